@@ -1,0 +1,216 @@
+"""Weights on disk: our safetensors, and the authors' `.pth`. Nothing is ever unpickled beyond tensors."""
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from model.errors import Ldr2hdrError
+from model.masked_unet import MaskedUNet, NetworkConfig
+
+DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "default.safetensors"
+CONFIG_KEY = "ldr2hdr.config"
+
+# Settings of the checkpoint that the authors released; where they differ from the text: the paper page's table.
+SANTOS2020 = {
+    "mask_threshold": 0.95,
+    "encoder_activation": "relu",
+    "decoder_activation": "leaky_relu",
+    "skip_mask": "ones",
+}
+
+
+class WeightsError(Ldr2hdrError):
+    """A weights file that cannot be used."""
+
+
+def load_network(path: str | os.PathLike | None = None) -> MaskedUNet:
+    """The network in a weights file, on the CPU in float32, in eval mode.
+
+    path: our `.safetensors` (config in the metadata), or a `.pth` under the authors' names (with their settings unless
+    it holds a `config`), told apart by what is inside; None: the default weights.
+    Raises WeightsError for anything else. Only tensors are read: code in a pickle is never run.
+    """
+    path = DEFAULT_WEIGHTS if path is None else Path(path)
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights file; give a .safetensors or .pth file with --weights.")
+    state, config = _read_pth(path) if _is_pickle(path) else _read_safetensors(path)
+    return _build(path, state, config)
+
+
+def save_network(
+    net: MaskedUNet,
+    path: str | os.PathLike,
+    metadata: Mapping[str, str] | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a network, by atomic rename: `.safetensors` with its config, or `.pth` under the authors' names.
+
+    metadata: strings kept in a safetensors file beside the config. dtype: what the tensors are stored as (float16
+    halves the file); None keeps theirs.
+    """
+    path = Path(path)
+    state = {k: v.detach().to("cpu", dtype or v.dtype).contiguous() for k, v in net.state_dict().items()}
+    if path.suffix == ".pth":
+        content: Any = {"model": to_santos_names(state), "config": asdict(net.config)}
+        _replace(path, lambda file: torch.save(content, file))
+    else:
+        data = save(state, {**(metadata or {}), CONFIG_KEY: json.dumps(asdict(net.config), sort_keys=True)})
+        _replace(path, lambda file: file.write(data))
+
+
+def read_metadata(path: str | os.PathLike | None = None) -> dict[str, str]:
+    """The strings kept in a safetensors file (training settings, data, scores); empty for a `.pth`."""
+    path = DEFAULT_WEIGHTS if path is None else Path(path)
+    if _is_pickle(path):
+        return {}
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: not a weights file ({error}); give a .safetensors or .pth file.") from None
+
+
+@cache
+def _sha256(path: Path, _size: int, _modified: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weights_sha256(path: str | os.PathLike | None = None) -> str:
+    """SHA-256 of a weights file, in hexadecimal; None: of the default weights."""
+    path = DEFAULT_WEIGHTS if path is None else Path(path)
+    stat = path.stat()
+    return _sha256(path, stat.st_size, stat.st_mtime_ns)
+
+
+def to_santos_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our names to the authors': `encoder.0.conv.weight` → `enc_1.conv.input_conv.weight`."""
+    return {
+        re.sub(
+            r"^(enc|dec)oder\.(\d+)\.(conv|gate)\.",
+            lambda m: f"{m[1]}_{int(m[2]) + 1}.conv.{'input_conv' if m[3] == 'conv' else 'gate_conv'}.",
+            name,
+        ): tensor
+        for name, tensor in state.items()
+    }
+
+
+def from_santos_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The authors' names to ours; the mask filters, which are derived, are left out."""
+    return {
+        re.sub(
+            r"^(enc|dec)_(\d+)\.conv\.(input|gate)_conv\.",
+            lambda m: f"{m[1]}oder.{int(m[2]) - 1}.{'conv' if m[3] == 'input' else 'gate'}.",
+            name,
+        ): tensor
+        for name, tensor in state.items()
+        if ".mask_update_conv." not in name
+    }
+
+
+def _is_pickle(path: Path) -> bool:
+    """A torch.save file is a zip, or in its old form a bare pickle; a safetensors file is neither."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror}).") from None
+    return start[:2] == b"PK" or (start[:1] == b"\x80" and start[8:9] != b"{")
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], NetworkConfig]:
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        raise WeightsError(
+            f"{path}: not a weights file ({error}); give a .safetensors that `ldr2hdr train` wrote, or a .pth."
+        ) from None
+    if CONFIG_KEY not in metadata:
+        raise WeightsError(f"{path}: these tensors are of some other network: the file holds no {CONFIG_KEY}.")
+    try:
+        return state, _config(json.loads(metadata[CONFIG_KEY]))
+    except (ValueError, TypeError) as error:
+        raise WeightsError(f"{path}: its network settings cannot be used: {error}.") from None
+
+
+def _read_pth(path: Path) -> tuple[dict[str, Tensor], NetworkConfig]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises anything from EOFError to UnpicklingError on a file that is no checkpoint
+        reason = "it holds more than tensors, and code is never run" if "weights_only" in str(error) else "damaged"
+        raise WeightsError(
+            f"{path}: refused as a weights file ({reason}); give the authors' .pth or a .safetensors file."
+        ) from None
+    state = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(state, dict) or "enc_1.conv.input_conv.weight" not in state:
+        raise WeightsError(
+            f"{path}: no network of this kind is inside; the authors' checkpoint has a state dict under 'model'."
+        )
+    if not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise WeightsError(f"{path}: its state dict holds things that are no tensors.")
+    first = state["enc_1.conv.input_conv.weight"]
+    inferred = {
+        **SANTOS2020,
+        "base_channels": int(first.shape[0]) if first.ndim else 0,
+        "depth": sum(1 for name in state if re.fullmatch(r"enc_\d+\.conv\.input_conv\.weight", name)),
+    }
+    try:
+        return from_santos_names(state), _config(content.get("config") or inferred)
+    except (ValueError, TypeError) as error:
+        raise WeightsError(f"{path}: its network settings cannot be used: {error}.") from None
+
+
+def _config(settings: Any) -> NetworkConfig:
+    if not isinstance(settings, dict):
+        raise TypeError("they are no table")
+    known = {field.name for field in fields(NetworkConfig)}
+    if unknown := sorted(set(settings) - known):
+        raise ValueError(f"unknown setting {', '.join(map(str, unknown))}")
+    return NetworkConfig(**settings)
+
+
+def _build(path: Path, state: dict[str, Tensor], config: NetworkConfig) -> MaskedUNet:
+    with torch.device("meta"):  # nothing is allocated before the shapes have been compared
+        expected = MaskedUNet(config).state_dict()
+    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    if missing or extra:
+        raise WeightsError(f"{path}: its tensors do not fit its settings (missing {missing[:3]}, extra {extra[:3]}).")
+    for name, tensor in state.items():
+        if tensor.shape != expected[name].shape:
+            raise WeightsError(
+                f"{path}: {name} has shape {tuple(tensor.shape)}, its settings need {tuple(expected[name].shape)}."
+            )
+        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+            raise WeightsError(f"{path}: {name} is not made of finite numbers; the training that wrote it failed.")
+    net = MaskedUNet(config)
+    net.load_state_dict(state)
+    return net.eval()
+
+
+def _replace(path: Path, write: Any) -> None:
+    """Write beside `path` and rename: a reader sees the old file or the new one, never a part."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(name).chmod(0o666 & ~umask)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

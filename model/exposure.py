@@ -1,0 +1,84 @@
+"""What is clipped, and how the two halves of a picture are put together: eq. 1 and figure 2 of Santos et al. 2020.
+
+Pure functions on numpy arrays or torch tensors of any shape; the kind that goes in comes out.
+"""
+
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+
+Array = TypeVar("Array", np.ndarray, torch.Tensor)
+Transfer = Literal["gamma", "srgb", "bt709"]
+
+LOG_RANGE = (0.0, 10.0)
+"""What the network's log output is held to before `exp`: from black to 22,025 times LDR white."""
+
+
+def exposure_mask(ldr: Array, threshold: float = 0.96) -> Array:
+    """β(x) of figure 2: how well exposed each value is.
+
+    ldr: display-encoded values in [0, 1], any shape, judged channel by channel.
+    threshold: α. Returns 1 up to α, falling linearly to 0 at 1.0; same shape, type and dtype.
+    """
+    if not 0 <= threshold < 1:
+        raise ValueError(f"threshold must be in [0, 1), not {threshold}")
+    return ((1.0 - ldr) / (1.0 - threshold)).clip(0.0, 1.0)
+
+
+def linearise(ldr: Array, transfer: Transfer = "gamma", gamma: float = 2.0) -> Array:
+    """Display-encoded [0, 1] to linear [0, 1].
+
+    "gamma": T^γ, eq. 1. "srgb": IEC 61966-2-1. "bt709": the inverse of ITU-R BT.709-6, item 1.2.
+    """
+    if transfer == "gamma":
+        return ldr**gamma
+    if transfer == "srgb":
+        return _where(ldr <= 0.04045, ldr / 12.92, ((ldr + 0.055) / 1.055) ** 2.4)
+    if transfer == "bt709":
+        return _where(ldr < 0.081, ldr / 4.5, ((ldr + 0.099) / 1.099) ** (1 / 0.45))
+    raise ValueError(f"transfer must be gamma, srgb or bt709, not {transfer!r}")
+
+
+def encode(linear: Array, transfer: Transfer = "gamma", gamma: float = 2.0) -> Array:
+    """The inverse of `linearise`: linear values ≥ 0 to display-encoded; values above 1 go on along the curve."""
+    if transfer == "gamma":
+        return linear ** (1 / gamma)
+    if transfer == "srgb":
+        return _where(linear <= 0.04045 / 12.92, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+    if transfer == "bt709":
+        return _where(linear < 0.018, linear * 4.5, 1.099 * linear**0.45 - 0.099)
+    raise ValueError(f"transfer must be gamma, srgb or bt709, not {transfer!r}")
+
+
+def compose_hdr(
+    ldr: Array,
+    mask: Array,
+    log_hdr: Array,
+    gamma: float = 2.0,
+    *,
+    transfer: Transfer = "gamma",
+    floor: bool = False,
+) -> Array:
+    """Eq. 1: H = M·T^γ + (1 − M)·(exp(Y) − 1). LDR white is 1.0 in H.
+
+    ldr T, mask M, log_hdr Y: three arrays of one shape. floor: take max(exp(Y) − 1, T^γ) in the second term,
+    since the truth in a clipped channel is never below the clip level.
+    """
+    seen = linearise(ldr, transfer, gamma)
+    made = _expm1(log_hdr)
+    if floor:
+        made = _maximum(made, seen)
+    return mask * seen + (1 - mask) * made
+
+
+def _where(condition: Any, yes: Array, no: Array) -> Array:
+    return torch.where(condition, yes, no) if isinstance(yes, torch.Tensor) else np.where(condition, yes, no)
+
+
+def _expm1(x: Array) -> Array:
+    return torch.expm1(x) if isinstance(x, torch.Tensor) else np.expm1(x)
+
+
+def _maximum(a: Array, b: Array) -> Array:
+    return torch.maximum(a, b) if isinstance(a, torch.Tensor) else np.maximum(a, b)

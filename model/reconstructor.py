@@ -1,0 +1,209 @@
+"""`Reconstructor`: the network with tiles, a device and a precision → LDR picture in, HDR picture out."""
+
+import copy
+import os
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+
+from model.exposure import LOG_RANGE, Transfer, compose_hdr, exposure_mask, linearise
+from model.masked_unet import MaskedUNet, receptive_radius
+from model.tiling import Tile, bytes_per_pixel, clipped_region, largest_tile, plan, window
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Reconstructor:
+    """Reconstructs what the camera clipped.
+
+    net: from `load_network`; it is copied, not changed.
+    device: "auto" (the first GPU, else the CPU), "cpu", "cuda", "cuda:1", "mps".
+    precision: of the weights and features; "auto" is bf16 where the processor has it, fp16 on older GPUs, else fp32.
+    tile: side in pixels, rounded up to a multiple of 2^depth; "auto" is the largest that `memory` allows, the whole
+        picture where it fits, because small tiles lack context.
+    overlap: pixels shared by neighbouring tiles. memory: bytes for the network's features; None: half of what is free.
+    gamma, transfer: how T is linearised in eq. 1. notify: is told once when a setting had to be lowered.
+    """
+
+    def __init__(
+        self,
+        net: MaskedUNet,
+        device: str = "auto",
+        precision: Precision = "auto",
+        tile: int | Literal["auto"] = "auto",
+        overlap: int = 128,
+        *,
+        memory: int | None = None,
+        gamma: float = 2.0,
+        transfer: Transfer = "gamma",
+        notify: Callable[[str], None] | None = None,
+    ) -> None:
+        if tile != "auto" and tile < 1:
+            raise ValueError(f"tile must be 'auto' or at least 1 pixel, not {tile}")
+        if overlap < 0:
+            raise ValueError(f"overlap must not be negative, but is {overlap}")
+        self.config = net.config
+        self.device = _device(device)
+        self.precision = _precision(precision, self.device)
+        self.dtype = _DTYPES[self.precision]
+        self.net = copy.deepcopy(net).to(self.device, self.dtype, memory_format=torch.channels_last).eval()
+        self.net.mean, self.net.std = net.mean.to(self.device), net.std.to(self.device)  # 8-bit steps survive in fp32
+        self.net.requires_grad_(False)
+        self.tile, self.overlap, self.memory = tile, overlap, memory
+        self.gamma, self.transfer = gamma, transfer
+        self.batch: int | None = None
+        self.notify = notify or (lambda _message: None)
+
+    def reconstruct(self, ldr: np.ndarray) -> np.ndarray:
+        """ldr: float32 H×W×3, display-encoded in [0, 1], any H, W ≥ 1 → float32 H×W×3, scene-linear, LDR white 1.0.
+
+        Finite, never negative; equal to T^γ bit for bit where the mask is 1. Raises ValueError for another shape or
+        for values outside [0, 1].
+        """
+        ldr = _checked(ldr)
+        mask = exposure_mask(ldr, self.config.mask_threshold)
+        log_hdr = self.predict_log(ldr, mask)
+        if log_hdr is None:
+            return linearise(ldr, self.transfer, self.gamma)
+        return self.compose(ldr, mask, log_hdr)
+
+    def compose(self, ldr: np.ndarray, mask: np.ndarray, log_hdr: np.ndarray) -> np.ndarray:
+        """Eq. 1 with this reconstructor's transfer and the weights' floor; all H×W×3."""
+        return compose_hdr(ldr, mask, log_hdr, self.gamma, transfer=self.transfer, floor=self.config.floor)
+
+    def predict_log(self, ldr: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
+        """Y of eq. 1 held to LOG_RANGE, float32 H×W×3, right where the mask is below 1; None where it nowhere is."""
+        region = clipped_region((mask < 1).any(2), self.config)
+        if region is None:
+            return None
+        while True:
+            try:
+                return self._blend(ldr, mask, region)
+            except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator raises the bare class
+                if not _out_of_memory(error) or not self._lower(region):
+                    raise
+
+    def _blend(self, ldr: np.ndarray, mask: np.ndarray, region: Tile) -> np.ndarray:
+        """Tiles of the region, blended in the log domain with windows that sum to one."""
+        multiple, reach = self.config.multiple, receptive_radius(self.config)
+        tile = self._tile(region)
+        overlap = min(self.overlap, max(tile - multiple, 0))
+        tiles = [t for t in plan(region, tile, overlap, multiple) if (mask[t.inside(*mask.shape[:2])] < 1).any()]
+        log_hdr = np.zeros_like(ldr)
+        if len(tiles) == 1:
+            inside = tiles[0].inside(*ldr.shape[:2])
+            ((_, log_tile),) = self._run(ldr, mask, tiles)
+            log_hdr[inside] = log_tile
+            return log_hdr
+        weights = np.zeros(ldr.shape[:2], np.float32)
+        for one, log_tile in self._run(ldr, mask, tiles):
+            inside = one.inside(*ldr.shape[:2])
+            weight = window(one, region, -(-overlap // multiple) * multiple, reach)
+            weight = weight[: log_tile.shape[0], : log_tile.shape[1]]
+            log_hdr[inside] += log_tile * weight[..., None]
+            weights[inside] += weight
+        return np.divide(log_hdr, weights[..., None], out=log_hdr, where=weights[..., None] > 0)
+
+    def _run(self, ldr: np.ndarray, mask: np.ndarray, tiles: list[Tile]) -> Iterator[tuple[Tile, np.ndarray]]:
+        """Each tile with its log output, cut to the picture."""
+        size = self.batch or self._batch(tiles[0])
+        for start in range(0, len(tiles), size):
+            group = tiles[start : start + size]
+            with torch.inference_mode():
+                images = self._upload(ldr, group, self.net.mean.flatten().tolist())
+                masks = self._upload(mask, group, [0.0] * 3)  # padding is invalid
+                output = self.net(images, masks).float().clamp_(*LOG_RANGE).permute(0, 2, 3, 1).cpu().numpy()
+            for one, log_tile in zip(group, output, strict=True):
+                rows, columns = one.inside(*ldr.shape[:2])
+                yield one, log_tile[: rows.stop - rows.start, : columns.stop - columns.start]
+
+    def _upload(self, picture: np.ndarray, tiles: list[Tile], padding: list[float]) -> torch.Tensor:
+        """The tiles as (N, 3, H, W) on the device, channels last, filled with `padding` past the picture's edge."""
+        pinned = self.device.type == "cuda"
+        shape = (len(tiles), tiles[0].height, tiles[0].width, 3)
+        batch = torch.empty(shape, pin_memory=pinned)
+        for slot, one in zip(batch.numpy(), tiles, strict=True):
+            part = picture[one.inside(*picture.shape[:2])]
+            slot[: part.shape[0], : part.shape[1]] = part
+            slot[part.shape[0] :] = padding
+            slot[:, part.shape[1] :] = padding
+        return batch.permute(0, 3, 1, 2).to(self.device, non_blocking=pinned)
+
+    def _tile(self, region: Tile) -> int:
+        if self.tile != "auto":
+            return -(-self.tile // self.config.multiple) * self.config.multiple
+        return largest_tile(region, self._budget(), self.config, self.dtype.itemsize)
+
+    def _batch(self, tile: Tile) -> int:
+        if self.device.type == "cpu":
+            return 1
+        each = bytes_per_pixel(self.config, self.dtype.itemsize) * tile.height * tile.width
+        return max(1, int(self._budget() / each))
+
+    def _budget(self) -> float:
+        return self.memory or _free_memory(self.device) / 2
+
+    def _lower(self, region: Tile) -> bool:
+        """After running out of memory: half the batch, then half the tile. False when nothing is left to lower."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        tile = self._tile(region)
+        batch = self.batch or self._batch(Tile(0, 0, min(tile, region.height), min(tile, region.width)))
+        if batch > 1:
+            self.batch = batch // 2
+            self.notify(f"{self.device} ran out of memory: going on with {self.batch} tiles at a time.")
+        elif tile > 2 * self.config.multiple:
+            self.tile = max(tile // 2, 2 * self.config.multiple)
+            self.notify(f"{self.device} ran out of memory: going on with tiles of {self.tile} pixels.")
+        else:
+            return False
+        return True
+
+
+def _checked(ldr: np.ndarray) -> np.ndarray:
+    if ldr.ndim != 3 or ldr.shape[2] != 3 or 0 in ldr.shape:
+        raise ValueError(f"expected an H×W×3 picture, not one of shape {ldr.shape}")
+    ldr = np.ascontiguousarray(ldr, dtype=np.float32)
+    low, high = ldr.min(), ldr.max()
+    if not (low >= 0 and high <= 1):  # also false for NaN
+        raise ValueError(f"expected display-encoded values in [0, 1], not {low} to {high}")
+    return ldr
+
+
+def _device(name: str) -> torch.device:
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _precision(name: Precision, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
+    if name != "auto":
+        if name not in _DTYPES:
+            raise ValueError(f"precision must be auto, fp32, bf16 or fp16, not {name!r}")
+        return name
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        return "bf16"
+    return "fp32"
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes that nobody uses now."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 4 << 30  # no way to ask: what a small laptop has to spare
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
