@@ -1,0 +1,202 @@
+"""What is written: scene-linear pixels and their attributes, as OpenEXR."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import OpenEXR
+
+from ldr2hdr_cli.atomic import write_atomically
+from model.errors import Ldr2hdrError
+
+SOFTWARE = "ldr2hdr 0.1.0"
+PREFIX = "ldr2hdr/"
+HALF_MAX = 65504.0  # largest finite IEEE 754 binary16
+_COMPRESSION = {
+    "zip": OpenEXR.ZIP_COMPRESSION,
+    "zips": OpenEXR.ZIPS_COMPRESSION,
+    "piz": OpenEXR.PIZ_COMPRESSION,
+    "pxr24": OpenEXR.PXR24_COMPRESSION,
+    "b44": OpenEXR.B44_COMPRESSION,
+    "dwaa": OpenEXR.DWAA_COMPRESSION,
+    "dwab": OpenEXR.DWAB_COMPRESSION,
+    "rle": OpenEXR.RLE_COMPRESSION,
+    "none": OpenEXR.NO_COMPRESSION,
+}
+COMPRESSIONS = tuple(_COMPRESSION)
+
+# Colour Interop Forum identifiers, "lin_<primaries>_scene", with the CIE 1931 xy of red, green, blue, white:
+# ITU-R BT.709-6 table 1; SMPTE EG 432-1 (D65); Adobe RGB (1998) 4.2.
+COLOR_INTEROP = {
+    "lin_rec709_scene": (0.640, 0.330, 0.300, 0.600, 0.150, 0.060, 0.3127, 0.3290),
+    "lin_p3d65_scene": (0.680, 0.320, 0.265, 0.690, 0.150, 0.060, 0.3127, 0.3290),
+    "lin_adobergb_scene": (0.640, 0.330, 0.210, 0.710, 0.150, 0.060, 0.3127, 0.3290),
+}
+_XY_TOLERANCE = 0.001  # ICC profiles round their primaries in the fourth decimal
+
+
+def write_exr(
+    path: Path,
+    pixels: np.ndarray,
+    alpha: np.ndarray | None = None,
+    attributes: Mapping[str, Any] = {},
+    *,
+    half: bool = True,
+    compression: str = "zip",
+    dwa_level: float = 45.0,
+) -> int:
+    """Write one scanline EXR with the channels R, G, B and, with `alpha`, A; atomically.
+
+    pixels: H×W×3 float32, linear, LDR white = 1.0. alpha: H×W float32 in [0, 1] or None. It is straight, as
+    in the source, and multiplied into nothing, which the attribute `ldr2hdr/alpha` says, because EXR's
+    convention is associated alpha (OpenEXR, "Technical Introduction", RGB and alpha).
+    attributes: header entries as OpenEXR's Python types, see `frame_attributes`.
+    half: 16-bit float channels, values beyond ±65504 clamped; otherwise 32-bit, nothing clamped.
+    dwa_level: the loss that dwaa and dwab accept, 45 as in OpenEXR; larger is smaller and worse.
+
+    Returns how many R, G, B values were clamped. The bytes depend on the arguments alone.
+    Raises Ldr2hdrError where the file cannot be written, ValueError for a wrong shape or compression.
+    """
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
+        raise ValueError(f"pixels must be H×W×3, not {pixels.shape}")
+    if alpha is not None and alpha.shape != pixels.shape[:2]:
+        raise ValueError(f"alpha must be {pixels.shape[:2]}, not {alpha.shape}")
+    if compression not in COMPRESSIONS:
+        raise ValueError(f"compression must be one of {', '.join(COMPRESSIONS)}, not {compression!r}")
+    header: dict[str, Any] = {"software": SOFTWARE, **attributes}
+    header["type"] = OpenEXR.scanlineimage
+    header["compression"] = _COMPRESSION[compression]
+    if compression in ("dwaa", "dwab"):
+        header["dwaCompressionLevel"] = float(dwa_level)
+    clamped = 0
+    if half:
+        pixels, clamped = _to_half(pixels)
+    if alpha is None:
+        channels = {"RGB": np.ascontiguousarray(pixels)}
+    else:
+        header[PREFIX + "alpha"] = "straight"
+        channels = {"RGBA": np.dstack((pixels, alpha.astype(pixels.dtype)))}
+    # In memory first: OpenEXR's own file writer loses the error of its last flush on a full disk.
+    encoded = io.BytesIO()
+    OpenEXR.File(header, channels).write(encoded)
+    write_atomically(path, encoded.getbuffer())
+    return clamped
+
+
+def _to_half(pixels: np.ndarray) -> tuple[np.ndarray, int]:
+    """Round to nearest-even half; what lies beyond ±65504 (infinities too) is clamped and counted."""
+    clamped = int(np.count_nonzero(np.abs(pixels) > HALF_MAX))
+    if clamped:
+        pixels = np.clip(pixels, -HALF_MAX, HALF_MAX)
+    return pixels.astype(np.float16), clamped
+
+
+def read_exr(path: Path) -> tuple[np.ndarray, list[str], dict[str, Any]]:
+    """Read the first part of an EXR: H×W×C float32, the channel names (R, G, B, A first), the attributes.
+
+    Attributes are OpenEXR's Python values, without the channel list. Raises Ldr2hdrError for a file that is
+    missing, damaged, deep, or has subsampled channels.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise Ldr2hdrError(f"{path} does not exist or is not a file; check the name.")
+    try:
+        with OpenEXR.File(str(path), separate_channels=True) as file:
+            attributes = {name: value for name, value in file.header().items() if name != "channels"}
+            planes = {name: channel.pixels for name, channel in file.channels().items()}
+            return _stack(path, planes, attributes)
+    except (RuntimeError, ValueError, MemoryError) as error:
+        raise Ldr2hdrError(f"{path} is damaged or is not OpenEXR; write it again.") from error
+
+
+def _stack(
+    path: Path, planes: dict[str, np.ndarray | None], attributes: dict[str, Any]
+) -> tuple[np.ndarray, list[str], dict[str, Any]]:
+    names = sorted(planes, key=lambda name: ("RGBA".find(name) if name in ("R", "G", "B", "A") else 4, name))
+    low, high = attributes["dataWindow"]
+    shape = (int(high[1] - low[1]) + 1, int(high[0] - low[0]) + 1)
+    # OpenEXR warns and goes on when a chunk is damaged; the channel then has no pixels.
+    arrays = [plane for name in names if (plane := planes[name]) is not None and plane.shape == shape]
+    if not names or len(arrays) != len(names):
+        raise Ldr2hdrError(
+            f"{path} is damaged, or has deep or subsampled channels, which are not supported; write it again."
+        )
+    return np.stack(arrays, axis=-1).astype(np.float32, copy=False), names, attributes
+
+
+def color_interop_id(chromaticities: tuple[float, ...]) -> str | None:
+    """The Colour Interop Forum's name for these linear primaries (xy of r, g, b, white), if any."""
+    for name, known in COLOR_INTEROP.items():
+        if np.allclose(chromaticities, known, rtol=0, atol=_XY_TOLERANCE):
+            return name
+    return None
+
+
+def parse_timecode(text: str) -> OpenEXR.TimeCode | None:
+    """SMPTE 12M text as an EXR time code; `;` (or `.`) before the frames means drop-frame.
+
+    Returns None for text that is no time code or that EXR's field cannot hold (frames above 59).
+    """
+    match = re.fullmatch(r"(\d{1,2}):(\d{2}):(\d{2})([:;.])(\d{2,3})", text.strip())
+    if match is None:
+        return None
+    hours, minutes, seconds, frame = (int(match[group]) for group in (1, 2, 3, 5))
+    if hours > 23 or minutes > 59 or seconds > 59 or frame > 59:
+        return None
+    drop_frame = int(match[4] != ":")
+    # Then colour frame, field phase, three binary group flags and eight binary groups: none of them known.
+    return OpenEXR.TimeCode(hours, minutes, seconds, frame, drop_frame, *([0] * 13))
+
+
+def frame_attributes(
+    *,
+    chromaticities: tuple[float, ...],
+    frame_rate: Fraction | None,
+    timecode: str | None,
+    pixel_aspect: float,
+    source: str,
+    frame_number: int | None,
+    weights_sha256: str,
+    settings: Mapping[str, str],
+    seconds: float | None = None,
+) -> dict[str, Any]:
+    """The header entries of one frame, ready for `write_exr`.
+
+    chromaticities: CIE xy of red, green, blue and white. frame_rate: frames a second, None for a still.
+    timecode: of this frame, `HH:MM:SS:FF`, `;` before the frames for drop-frame; text that EXR's field cannot
+    hold is kept as `ldr2hdr/timecode`. pixel_aspect: width by height of a pixel. source: the input; only its
+    file name is kept. seconds: the frame's time stamp. settings: kept as one JSON object with sorted keys.
+
+    Standard names and types are those of OpenEXR's "Standard Attributes"; ours have the prefix `ldr2hdr/`.
+    """
+    attributes: dict[str, Any] = {
+        "software": SOFTWARE,
+        "chromaticities": tuple(float(value) for value in chromaticities),
+        "pixelAspectRatio": float(pixel_aspect),
+        PREFIX + "version": SOFTWARE.split()[-1],
+        PREFIX + "weights": weights_sha256,
+        PREFIX + "source": Path(source).name,
+        PREFIX + "settings": json.dumps(dict(settings), sort_keys=True, ensure_ascii=False),
+    }
+    if (interop := color_interop_id(chromaticities)) is not None:
+        attributes["colorInteropID"] = interop
+    if frame_rate is not None:
+        attributes["framesPerSecond"] = Fraction(frame_rate).limit_denominator(100_000)
+    if timecode is not None:
+        if (code := parse_timecode(timecode)) is not None:
+            attributes["timeCode"] = code
+        else:
+            attributes[PREFIX + "timecode"] = timecode
+    if frame_number is not None:
+        attributes[PREFIX + "frame"] = int(frame_number)
+    if seconds is not None:
+        # As text: EXR's float attribute has 24 bits, a quarter of a millisecond after one hour.
+        attributes[PREFIX + "seconds"] = f"{seconds:.6f}"
+    return attributes
