@@ -1,7 +1,7 @@
 """The network of Santos, Ren and Kalantari, SIGGRAPH 2020 (figure 6), layer by layer as section 3.1 tells it."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -129,6 +129,8 @@ class MaskedUNet(nn.Module):
     log(H + 1), unbounded. H and W are multiples of 2^depth (`config.multiple`).
     """
 
+    encoder: Any  # nn.ModuleList, whose layers the type checker cannot know
+    decoder: Any
     mean: Tensor
     std: Tensor
 
@@ -149,7 +151,7 @@ class MaskedUNet(nn.Module):
 
     def forward(self, ldr: Tensor, mask: Tensor) -> Tensor:
         self._check(ldr, mask)
-        image = ((ldr - self.mean) / self.std).to(self.decoder[0].conv.weight.dtype)
+        image = ((ldr - self.mean) / self.std).to(next(self.parameters()).dtype)
         mask = mask.to(image.dtype)
         if self.config.masking == "input":
             image = image * mask

@@ -3,6 +3,7 @@
 import copy
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -25,7 +26,8 @@ class Reconstructor:
     precision: of the weights and features; "auto" is bf16 where the processor has it, fp16 on older GPUs, else fp32.
     tile: side in pixels, rounded up to a multiple of 2^depth; "auto" is the largest that `memory` allows, the whole
         picture where it fits, because small tiles lack context.
-    overlap: pixels shared by neighbouring tiles. memory: bytes for the network's features; None: half of what is free.
+    overlap: pixels shared by neighbouring tiles. memory: bytes for the network's features; None: a quarter of the
+        machine's, half of a GPU's.
     gamma, transfer: how T is linearised in eq. 1. notify: is told once when a setting had to be lowered.
     """
 
@@ -50,7 +52,7 @@ class Reconstructor:
         self.device = _device(device)
         self.precision = _precision(precision, self.device)
         self.dtype = _DTYPES[self.precision]
-        self.net = copy.deepcopy(net).to(self.device, self.dtype, memory_format=torch.channels_last).eval()
+        self.net = copy.deepcopy(net).to(self.device, self.dtype).to(memory_format=torch.channels_last).eval()
         self.net.mean, self.net.std = net.mean.to(self.device), net.std.to(self.device)  # 8-bit steps survive in fp32
         self.net.requires_grad_(False)
         self.tile, self.overlap, self.memory = tile, overlap, memory
@@ -77,7 +79,7 @@ class Reconstructor:
 
     def predict_log(self, ldr: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
         """Y of eq. 1 held to LOG_RANGE, float32 H×W×3, right where the mask is below 1; None where it nowhere is."""
-        region = clipped_region((mask < 1).any(2), self.config)
+        region = clipped_region(np.any(mask < 1, axis=2), self.config)
         if region is None:
             return None
         while True:
@@ -145,7 +147,7 @@ class Reconstructor:
         return max(1, int(self._budget() / each))
 
     def _budget(self) -> float:
-        return self.memory or _free_memory(self.device) / 2
+        return self.memory or _memory(self.device) / (2 if self.device.type == "cuda" else 4)
 
     def _lower(self, region: Tile) -> bool:
         """After running out of memory: half the batch, then half the tile. False when nothing is left to lower."""
@@ -195,14 +197,18 @@ def _precision(name: Precision, device: torch.device) -> Literal["fp32", "bf16",
     return "fp32"
 
 
-def _free_memory(device: torch.device) -> int:
-    """Bytes that nobody uses now."""
+def _memory(device: torch.device) -> int:
+    """Bytes that the device has in all: what is free just now would make the result depend on the neighbours."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        return torch.cuda.mem_get_info(device)[1]
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
-        return 4 << 30  # no way to ask: what a small laptop has to spare
+        return 8 << 30  # no way to ask: what a small laptop has
+    try:
+        return min(physical, int(Path("/sys/fs/cgroup/memory.max").read_text()))  # a container's limit
+    except (OSError, ValueError):
+        return physical
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
