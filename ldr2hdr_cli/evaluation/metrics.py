@@ -226,7 +226,7 @@ def _values(prediction: np.ndarray, truth: np.ndarray, region: np.ndarray | None
 
 
 def _per_pixel(region: np.ndarray) -> np.ndarray:
-    return region.any(axis=-1) if region.ndim == 3 else region
+    return np.any(region, axis=-1) if region.ndim == 3 else region
 
 
 def _mean(values: np.ndarray) -> float:
