@@ -1,0 +1,233 @@
+"""`ldr2hdr convert`: from what was typed to a run, its display and its exit status."""
+
+import json
+import re
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ldr2hdr_cli import job, pipeline
+from ldr2hdr_cli.display import Display
+from ldr2hdr_cli.exr import frame_attributes, write_exr
+from ldr2hdr_cli.preview import preview_strip, write_preview
+from ldr2hdr_cli.radiance import write_radiance
+from ldr2hdr_cli.sources import find_inputs, parse_frames
+from model import __version__
+from model.errors import Ldr2hdrError
+
+if TYPE_CHECKING:
+    from model.exposure import Transfer
+    from model.reconstructor import Precision
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was typed, one field an option of `ldr2hdr convert`."""
+
+    inputs: list[str]
+    output: Path
+    recursive: bool
+    frames: str | None
+    every: int
+    start_number: int
+    deinterlace: bool
+    weights: Path | None
+    method: str
+    device: str
+    precision: "Precision"
+    tile: str
+    overlap: int
+    memory: str | None
+    transfer: "Transfer"
+    gamma: float
+    exposure: float
+    format: str
+    half: bool
+    compression: str
+    dwa_level: float
+    preview: str
+    max_pixels: int
+    overwrite: bool
+    verify: bool
+    dry_run: bool
+    quiet: bool
+    as_json: bool
+    encoders: int
+
+
+def convert(request: Request) -> int:
+    """Run it. Returns the exit status: 0 all done, 1 some failed, 130 or 143 interrupted."""
+    inputs = find_inputs(request.inputs, recursive=request.recursive)
+    first, last = parse_frames(request.frames) if request.frames else (None, None)
+    selection = job.Selection(first, last, request.every, request.start_number)
+    selection.indices()  # a range that cannot be is misuse, not a failed clip
+    items = job.plan(inputs, request.output, f".{request.format}", request.start_number)
+    if request.dry_run:
+        return _dry_run(items, request)
+    with job.lock(request.output), Display(len(items), request.quiet, request.as_json) as display:
+        expand, settings, threshold = _operator(request, display)
+        options = pipeline.Options(
+            selection,
+            request.deinterlace,
+            request.overwrite,
+            request.verify,
+            encoders=request.encoders,
+            max_pixels=request.max_pixels,
+        )
+        manifest = job.Manifest.read(request.output)
+        try:
+            with _signals(options.stop) as caught:
+                write = _writer(request, settings)
+                for event in pipeline.run(items, expand, write, manifest, settings, options, threshold):
+                    display.show(event)
+        finally:
+            manifest.close()
+        display.finish(retry=_retry(request))
+        if caught:
+            display.say(f"Interrupted; what is finished stays. To go on: {_command()}")
+            return 128 + caught[0]
+        return 1 if display.failures else 0
+
+
+def _operator(request: Request, display: Display) -> tuple[pipeline.Expand, job.Settings, float]:
+    """The operator that was asked for, the settings that decide the bytes, and the threshold of its mask."""
+    decided: dict[str, Any] = {
+        "method": request.method,
+        "transfer": request.transfer,
+        "gamma": request.gamma,
+        "exposure": request.exposure,
+        "format": request.format,
+        "half": request.half,
+        "compression": request.compression,
+        "dwa_level": request.dwa_level,
+        "deinterlace": request.deinterlace,
+        "preview": request.preview,
+        "version": __version__,
+    }
+    if request.method != "network":
+        from ldr2hdr_cli.operators import expand
+
+        settings = job.Settings(**decided)
+        return (lambda ldr: expand(ldr, request.method, gamma=request.gamma)), settings, 0.96
+    from model.checkpoint import load_network, weights_sha256
+    from model.reconstructor import Reconstructor
+
+    try:
+        reconstructor = Reconstructor(
+            load_network(request.weights),
+            request.device,
+            request.precision,
+            "auto" if request.tile == "auto" else int(request.tile),
+            request.overlap,
+            memory=_bytes(request.memory),
+            gamma=request.gamma,
+            transfer=request.transfer,
+            notify=display.say,
+        )
+    except (RuntimeError, AssertionError, ValueError) as error:  # torch's ways to say that a device is not there
+        reason = str(error).splitlines()[0]
+        raise Ldr2hdrError(f"--device {request.device}: cannot be used ({reason}); try --device auto.") from None
+    settings = job.Settings(
+        **decided,
+        weights=weights_sha256(request.weights),
+        precision=reconstructor.precision,
+        tile=request.tile,
+        overlap=request.overlap,
+        memory=request.memory or "auto",
+    )
+    return reconstructor.reconstruct, settings, reconstructor.config.mask_threshold
+
+
+def _writer(request: Request, settings: job.Settings) -> Callable[[pipeline.Work, np.ndarray], int]:
+    """How one frame is written; the preview first, so that a picture that stands there finished has one."""
+    strings = settings.as_strings()
+
+    def write(work: pipeline.Work, hdr: np.ndarray) -> int:
+        hdr = hdr * np.float32(2**request.exposure) if request.exposure else hdr
+        if request.preview != "none":
+            strip = preview_strip(work.frame.pixels, hdr, curve=request.preview, transfer=request.transfer)  # type: ignore[arg-type]
+            write_preview(work.output.with_suffix(".preview.png"), strip)
+        plate = work.plate
+        number = work.item.input.number
+        attributes = frame_attributes(
+            chromaticities=plate.chromaticities,
+            frame_rate=Fraction(plate.frame_rate) if plate.frame_rate else None,
+            timecode=work.frame.timecode,
+            pixel_aspect=plate.pixel_aspect,
+            source=work.item.input.path.name,
+            frame_number=number if plate.kind == "still" else work.item.start_number + work.frame.index,
+            weights_sha256=settings.weights,
+            settings=strings,
+            seconds=work.frame.seconds,
+        )
+        if request.format == "hdr":
+            write_radiance(work.output, hdr, attributes)
+            return 0
+        return write_exr(
+            work.output,
+            hdr,
+            work.frame.alpha,
+            attributes,
+            half=request.half,
+            compression=request.compression,
+            dwa_level=request.dwa_level,
+        )
+
+    return write
+
+
+@contextmanager
+def _signals(stop: threading.Event) -> Iterator[list[int]]:
+    """The first SIGINT or SIGTERM asks the run to finish what is in hand; a second one leaves at once."""
+    caught: list[int] = []
+
+    def handle(number: int, _frame: Any) -> None:
+        caught.append(number)
+        stop.set()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _dry_run(items: list[job.Item], request: Request) -> int:
+    for item in items:
+        target = item.output(0) if item.input.kind == "still" else item.folder / f"{item.stem}.######{item.suffix}"
+        if request.as_json:
+            print(json.dumps({"event": "plan", "source": str(item.input.path), "output": str(target)}))
+        else:
+            print(f"{item.input.path} -> {target}")
+    return 0
+
+
+def _bytes(text: str | None) -> int | None:
+    """ "6G", "512M", "1.5g" → bytes."""
+    if text is None or text == "auto":
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", text.strip().lower())
+    if not found or float(found[1]) == 0:
+        raise Ldr2hdrError(f"--memory {text}: not an amount of memory; write it like 6G or 512M.")
+    return int(float(found[1]) * 1024 ** " kmgt".index(found[2] or " "))
+
+
+def _command() -> str:
+    return shlex.join(["ldr2hdr", *sys.argv[1:]])
+
+
+def _retry(request: Request) -> str:
+    """The same command does only what is missing."""
+    return "" if request.overwrite else _command()
