@@ -1,0 +1,45 @@
+"""What is written for people without EXR: Radiance `.hdr` (RGBE, 8 bits a channel and a shared exponent)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ldr2hdr_cli.atomic import write_atomically
+from ldr2hdr_cli.exr import PREFIX, SOFTWARE
+
+_RGBE_MAX = 1e38  # below 2^127, the largest that the shared exponent holds
+
+
+def write_radiance(path: Path, pixels: np.ndarray, attributes: Mapping[str, Any]) -> None:
+    """Write H×W×3 float32 linear pixels as run-length coded RGBE, atomically.
+
+    The format holds no negative values and no NaN: both become 0. It has one exponent a pixel, so a channel is
+    exact to 1/256 of the pixel's brightest. attributes: as for `exr.write_exr`; chromaticities and pixel aspect become
+    PRIMARIES and PIXASPECT (Radiance counts height by width), ours become comments (Ward, "The RADIANCE Picture
+    File Format"). Raises Ldr2hdrError where the file cannot be written.
+    """
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
+        raise ValueError(f"pixels must be H×W×3, not {pixels.shape}")
+    clean = np.clip(np.nan_to_num(pixels, nan=0.0, posinf=_RGBE_MAX), 0.0, _RGBE_MAX).astype(np.float32)
+    _, encoded = cv2.imencode(".hdr", clean[..., ::-1])
+    magic, rest = encoded.tobytes().split(b"\n", 1)
+    lines = [magic.decode(), *_header_lines(attributes)]
+    write_atomically(path, "\n".join(lines).encode() + b"\n" + rest)
+
+
+def _header_lines(attributes: Mapping[str, Any]) -> list[str]:
+    lines = [f"SOFTWARE={SOFTWARE}"]
+    if "chromaticities" in attributes:
+        lines.append("PRIMARIES=" + " ".join(f"{value:.4f}" for value in attributes["chromaticities"]))
+    if "pixelAspectRatio" in attributes:
+        lines.append(f"PIXASPECT={1 / attributes['pixelAspectRatio']:.6f}")
+    for name, value in sorted(attributes.items()):
+        if name.startswith(PREFIX):
+            # A file name may hold a line break, which would end the comment and begin a header line.
+            lines.append(f"# {name}: {' '.join(str(value).split())}")
+    return lines
