@@ -3,8 +3,9 @@
 All of them work on luminance and multiply R, G and B by the same ratio, so chromaticity stays. All of them
 are scaled alike: `peak` is the luminance given to LDR white where an operator expands fully, and LDR white is
 1.0 where it leaves the picture alone. Their papers aim at a display in cd/m²; here the display's white is
-1.0 and its peak is `peak`. Formulas are the papers'; where a paper leaves a figure open, it is the one of F.
-Banterle's HDR Toolbox, and each docstring says where we deviate. Lengths in pixels are for pictures of 1080 lines and follow the shorter side.
+1.0 and its peak is `peak`. Formulas are the papers'; where a paper leaves a figure open, it is the one of
+F. Banterle's HDR Toolbox; each docstring says where we deviate. Lengths in pixels are for pictures of 1080
+lines and follow the shorter side.
 """
 
 from collections.abc import Callable

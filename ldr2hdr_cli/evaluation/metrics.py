@@ -33,7 +33,7 @@ PU21_WHITE = 256.0  # what 100 cd/m² encodes to, and the authors' peak value fo
 def mse_gamma(prediction: np.ndarray, truth: np.ndarray, region: np.ndarray | None = None, gamma: float = 2.0) -> float:
     """Mean squared error of gamma-corrected pictures, (P^(1/γ) − H^(1/γ))², averaged over values.
 
-    Source: Santos et al. 2020, section 6 and table 1. The paper does not say how its pictures are normalised;
+    Source: Santos et al. 2020, section 5, table 1. The paper does not say how its pictures are normalised;
     here LDR white is 1 and nothing is clamped, so the figure is in squared LDR code values (1 = white) and
     grows with highlights. γ is that of the paper's eq. 1. Negative values count as 0.
     """
@@ -46,8 +46,8 @@ def rmse_stops(
 ) -> float:
     """Root mean square of log2(P / H), in stops. Values under `floor` (13 stops under white) count as it.
 
-    The log-domain error of Eilertsen et al. 2017 ("HDR image reconstruction from a single exposure using deep
-    CNNs", section 5), in stops.
+    The usual error of log pictures (Eilertsen et al. 2017, "HDR image reconstruction from a single exposure
+    using deep CNNs", reports the mean square of natural logarithms), given in stops.
     """
     return float(np.sqrt(_mean(_stops(*_values(prediction, truth, region), floor) ** 2)))
 
@@ -61,10 +61,11 @@ def bias_stops(
 
 
 def log_l1(prediction: np.ndarray, truth: np.ndarray, region: np.ndarray | None = None) -> float:
-    """Mean of |log(1 + P) − log(1 + H)|, in natural logarithms: eq. 6 of Santos et al. 2020.
+    """Mean of |log(1 + P) − log(1 + H)|, in natural logarithms.
 
-    The network's output is log(1 + H), so this is the reconstruction loss it was trained with, before its
-    weight. Negative values count as 0.
+    The network's output is log(1 + H), so this is what its reconstruction loss measures: eq. 6 of Santos et
+    al. 2020, which weights each value by 1 − M where we take a region, and carries a factor. Negative values
+    count as 0.
     """
     p, t = (np.log1p(np.maximum(v, 0.0)) for v in _values(prediction, truth, region))
     return _mean(np.abs(p - t))
