@@ -1,0 +1,234 @@
+"""`ldr2hdr convert` as a subprocess, on real files: what it writes, says and returns."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from ldr2hdr_cli.exr import read_exr
+from model import MaskedUNet, NetworkConfig, save_network
+from model.masked_unet import initialise
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    """A network small enough to run hundreds of times."""
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    save_network(initialise(MaskedUNet(NetworkConfig(base_channels=4, depth=3)), seed=1), path)
+    return path
+
+
+@pytest.fixture
+def photo(tmp_path) -> Path:
+    """64×48, a third of it blown out."""
+    path = tmp_path / "photo.png"
+    Image.fromarray(picture()).save(path)
+    return path
+
+
+def picture(seed: int = 0, width: int = 64, height: int = 48) -> np.ndarray:
+    values = np.random.default_rng(seed).integers(0, 240, (height, width, 3), dtype=np.uint8)
+    values[: height // 3] = 255
+    return values
+
+
+def clip(path: Path, frames: int = 6) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "bgr0"
+        for index in range(frames):
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(picture(index), format="rgb24").reformat(format="bgr0"))
+            )
+        container.mux(stream.encode())
+    return path
+
+
+def ldr2hdr(*arguments, cwd=None) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "ldr2hdr_cli.app", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_a_photograph_becomes_an_exr_that_keeps_what_was_well_exposed(photo, tmp_path, weights):
+    done = ldr2hdr("convert", photo, "-o", tmp_path / "out", "--weights", weights, "--float", "--preview")
+    assert done.returncode == 0, done.stderr
+    pixels, channels, attributes = read_exr(tmp_path / "out" / "photo.exr")
+    assert channels == ["R", "G", "B"]
+    source = np.asarray(Image.open(photo), np.float32) / 255
+    exposed = source <= 0.96
+    assert np.array_equal(pixels[exposed], (source * source)[exposed])
+    assert attributes["ldr2hdr/source"] == "photo.png"
+    strip = np.asarray(Image.open(tmp_path / "out" / "photo.preview.png"))
+    assert strip.ndim == 3 and strip.shape[1] > 3 * strip.shape[0]
+
+
+def test_a_clip_becomes_numbered_frames_with_its_rate_and_the_chosen_range(tmp_path, weights):
+    source = clip(tmp_path / "clip.mkv")
+    done = ldr2hdr("convert", source, "-o", tmp_path / "out", "--weights", weights, "--frames", "2-5", "--every", "2")
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in (tmp_path / "out" / "clip").iterdir()) == ["clip.000002.exr", "clip.000004.exr"]
+    _, _, attributes = read_exr(tmp_path / "out" / "clip" / "clip.000002.exr")
+    assert float(attributes["framesPerSecond"]) == 25
+
+
+def test_json_tells_every_file_and_the_summary_on_stdout(photo, tmp_path, weights):
+    done = ldr2hdr("convert", photo, "-o", tmp_path / "out", "--weights", weights, "--json")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [event["event"] for event in events] == ["done", "summary"]
+    assert events[0]["output"] == str(tmp_path / "out" / "photo.exr")
+    assert events[0]["clipped"] == pytest.approx(1 / 3, abs=0.01)
+
+
+def test_the_same_command_again_does_only_what_is_missing(tmp_path, weights):
+    source = clip(tmp_path / "clip.mkv")
+    command = ("convert", source, "-o", tmp_path / "out", "--weights", weights, "--json")
+    assert ldr2hdr(*command).returncode == 0
+    before = {p.name: p.read_bytes() for p in (tmp_path / "out" / "clip").iterdir()}
+    (tmp_path / "out" / "clip" / "clip.000003.exr").unlink()
+    again = ldr2hdr(*command)
+    events = [json.loads(line)["event"] for line in again.stdout.splitlines()]
+    assert events.count("done") == 1 and events.count("skipped") == 5
+    assert {p.name: p.read_bytes() for p in (tmp_path / "out" / "clip").iterdir()} == before
+
+
+def test_one_bad_file_fails_alone(photo, tmp_path, weights):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    photo.rename(folder / "good.png")
+    (folder / "bad.jpg").write_text("this is no picture")
+    whole = folder / "whole.jpg"
+    Image.fromarray(picture(width=200, height=200)).save(whole)
+    (folder / "cut.jpg").write_bytes(whole.read_bytes()[:4000])
+    done = ldr2hdr("convert", folder, "-o", tmp_path / "out", "--weights", weights)
+    assert done.returncode == 1
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.exr")) == ["good.exr", "whole.exr"]
+    assert "bad.jpg" in done.stderr and "cut.jpg" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "out").glob("*.tmp"))
+
+
+def misuse(*arguments, says: str) -> None:
+    done = ldr2hdr(*arguments)
+    assert done.returncode == 2, (done.returncode, done.stderr)
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_empty_directory_is_named(tmp_path):
+    (tmp_path / "empty").mkdir()
+    misuse("convert", tmp_path / "empty", "-o", tmp_path / "out", says="empty")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    misuse("convert", tmp_path / "gone.jpg", "-o", tmp_path / "out", says="gone.jpg")
+
+
+def test_an_unwritable_output_is_named(photo, tmp_path, weights):
+    (tmp_path / "file").write_text("not a directory")
+    misuse("convert", photo, "-o", tmp_path / "file" / "out", "--weights", weights, says=str(tmp_path / "file"))
+
+
+def test_a_weights_file_that_is_something_else_is_named(photo, tmp_path):
+    misuse("convert", photo, "-o", tmp_path / "out", "--weights", photo, says="photo.png")
+
+
+def test_an_audio_file_fails_with_a_sentence(tmp_path, weights):
+    path = tmp_path / "sound.wav"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    done = ldr2hdr("convert", path, "-o", tmp_path / "out", "--weights", weights)
+    assert done.returncode in (1, 2)
+    assert "sound.wav" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_two_inputs_for_one_output_are_refused(photo, tmp_path, weights):
+    twin = tmp_path / "other" / "photo.png"
+    twin.parent.mkdir()
+    twin.write_bytes(photo.read_bytes())
+    misuse("convert", photo, twin, "-o", tmp_path / "out", "--weights", weights, says="would both write")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_writes_nothing(photo, tmp_path):
+    done = ldr2hdr("convert", photo, "-o", tmp_path / "out", "--dry-run")
+    assert done.returncode == 0
+    assert done.stdout == f"{photo} -> {tmp_path / 'out' / 'photo.exr'}\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_look_like_markup_or_options_are_only_names(tmp_path, weights):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("[red]a.png", "-b.png", "c d\n.png", "ü.png"):
+        Image.fromarray(picture()).save(folder / name, format="PNG")
+    done = ldr2hdr("convert", folder, "-o", tmp_path / "out", "--weights", weights)
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.exr")) == ["-b.exr", "[red]a.exr", "c d\n.exr", "ü.exr"]
+
+
+def test_a_classical_operator_runs_without_weights(photo, tmp_path):
+    done = ldr2hdr("convert", photo, "-o", tmp_path / "out", "--method", "clip", "--float")
+    assert done.returncode == 0, done.stderr
+    pixels, _, attributes = read_exr(tmp_path / "out" / "photo.exr")
+    assert pixels.max() == 1.0
+    assert "clip" in str(attributes["ldr2hdr/settings"])
+
+
+def test_an_interrupted_run_ends_with_130_and_the_next_one_completes_to_the_same_bytes(tmp_path, weights):
+    source = clip(tmp_path / "clip.mkv", frames=150)
+    arguments = [sys.executable, "-m", "ldr2hdr_cli.app", "convert", str(source), "--weights", str(weights), "--json"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert subprocess.run([*arguments, "-o", str(whole)], capture_output=True, timeout=120).returncode == 0
+    run = subprocess.Popen([*arguments, "-o", str(parts)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert run.stdout is not None
+    run.stdout.readline()  # one frame is finished
+    run.send_signal(signal.SIGINT)
+    _, stderr = run.communicate(timeout=60)
+    made = len(list((parts / "clip").glob("*.exr")))
+    assert run.returncode == 130 and 0 < made < 150, (run.returncode, made, stderr)
+    assert "To go on" in stderr
+    assert subprocess.run([*arguments, "-o", str(parts)], capture_output=True, timeout=120).returncode == 0
+    for path in (whole / "clip").iterdir():
+        assert (parts / "clip" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_help_does_not_load_torch():
+    loaded = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "ldr2hdr_cli.app", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert loaded.returncode == 0
+    assert "convert" in loaded.stdout
+    for heavy in ("torch", "numpy", "cv2", "av", "OpenEXR"):
+        assert f" {heavy}\n" not in loaded.stderr, heavy
+
+
+@pytest.mark.parametrize(
+    "option", [("--tile", "huge"), ("--memory", "lots"), ("--frames", "9-1"), ("--device", "abacus")]
+)
+def test_an_option_that_makes_no_sense_is_misuse(photo, tmp_path, weights, option):
+    misuse("convert", photo, "-o", tmp_path / "out", "--weights", weights, *option, says=option[1])
+
+
+def test_version():
+    done = ldr2hdr("--version")
+    assert done.stdout.startswith("ldr2hdr 0.")

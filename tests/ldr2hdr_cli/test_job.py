@@ -1,0 +1,131 @@
+"""The plan of a run and its manifest."""
+
+from pathlib import Path, PurePath
+
+import pytest
+from ldr2hdr_cli.sources import Input
+
+from ldr2hdr_cli import job
+from model.errors import Ldr2hdrError
+
+
+def still(name: str, relative: str | None = None) -> Input:
+    return Input(Path(name), "still", PurePath(relative or Path(name).stem))
+
+
+def test_a_still_is_named_after_its_source_and_a_clip_gets_a_folder(tmp_path):
+    clip = Input(Path("in/clip.mov"), "video", PurePath("clip"))
+    photo, video = job.plan([still("in/photo.v2.jpg", "photo.v2"), clip], tmp_path, ".exr", start_number=1001)
+    assert photo.output(0) == tmp_path / "photo.v2.exr"
+    assert video.output(0) == tmp_path / "clip" / "clip.001001.exr"
+    assert video.output(24) == tmp_path / "clip" / "clip.001025.exr"
+
+
+@pytest.mark.parametrize("other", ["b/photo.png", "b/PHOTO.jpg"])
+def test_two_inputs_that_would_write_one_file_are_refused_before_anything_starts(tmp_path, other):
+    with pytest.raises(Ldr2hdrError, match=r"a/photo\.jpg and b/.* would both write"):
+        job.plan([still("a/photo.jpg"), still(other)], tmp_path, ".exr")
+
+
+def test_a_selection_speaks_in_the_numbers_of_the_outputs():
+    chosen = job.Selection(first=100, last=110, every=5, start_number=1)
+    assert chosen.indices() == (99, 109)
+    assert [index for index in range(200) if chosen.takes(index)] == [99, 104, 109]
+
+
+def test_a_selection_before_the_first_frame_is_misuse():
+    with pytest.raises(Ldr2hdrError, match="first frame is number 1001"):
+        job.Selection(first=1, last=5, start_number=1001).indices()
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A source, its output, and a manifest that holds both."""
+    source, output = tmp_path / "photo.jpg", tmp_path / "out" / "photo.exr"
+    output.parent.mkdir()
+    source.write_bytes(b"source")
+    output.write_bytes(b"result")
+    size, modified = job.fingerprint(source)
+    manifest = job.Manifest.read(output.parent)
+    settings = job.Settings(weights="abc")
+    manifest.add(
+        {
+            "output": "photo.exr",
+            "source": str(source),
+            "size": size,
+            "modified": modified,
+            "bytes": 6,
+            "sha256": job.sha256(output),
+            "settings": settings.digest(),
+        }
+    )
+    manifest.close()
+    return source, output, settings
+
+
+def test_a_finished_output_is_known_again(finished):
+    source, output, settings = finished
+    assert job.Manifest.read(output.parent).finished(output, source, settings)
+    assert job.Manifest.read(output.parent).finished(output, source, settings, verify=True)
+
+
+def test_other_settings_make_it_unfinished(finished):
+    source, output, _ = finished
+    assert not job.Manifest.read(output.parent).finished(output, source, job.Settings(weights="other"))
+
+
+@pytest.mark.parametrize("change", ["source", "missing", "truncated"])
+def test_whatever_changed_makes_it_unfinished(finished, change):
+    source, output, settings = finished
+    if change == "source":
+        source.write_bytes(b"another source")
+    elif change == "missing":
+        output.unlink()
+    else:
+        output.write_bytes(b"resul")
+    assert not job.Manifest.read(output.parent).finished(output, source, settings)
+
+
+def test_rotten_bytes_are_found_by_verify_alone(finished):
+    source, output, settings = finished
+    output.write_bytes(b"resulT")
+    manifest = job.Manifest.read(output.parent)
+    assert manifest.finished(output, source, settings)
+    assert not manifest.finished(output, source, settings, verify=True)
+
+
+def test_a_torn_last_line_is_passed_over_and_the_next_entry_stands_on_its_own(finished):
+    source, output, settings = finished
+    path = output.parent / job.MANIFEST
+    path.write_text(path.read_text() + '{"output": "torn.exr", "siz')
+    manifest = job.Manifest.read(output.parent)
+    assert manifest.finished(output, source, settings)
+    manifest.add({"output": "next.exr"})
+    manifest.close()
+    assert set(job.Manifest.read(output.parent).entries) == {"photo.exr", "next.exr"}
+
+
+def test_a_second_run_into_one_directory_is_refused(tmp_path):
+    with job.lock(tmp_path), pytest.raises(Ldr2hdrError, match="in use by another run"), job.lock(tmp_path):
+        pass
+
+
+def test_the_lock_sweeps_what_a_killed_run_left(tmp_path):
+    left = tmp_path / "clip" / ".ldr2hdr-1234.tmp"
+    left.parent.mkdir()
+    left.write_bytes(b"half")
+    with job.lock(tmp_path):
+        assert not left.exists()
+
+
+def test_every_setting_changes_the_digest():
+    plain = job.Settings()
+    changed = [
+        job.Settings(exposure=1.0),
+        job.Settings(gamma=2.2),
+        job.Settings(half=False),
+        job.Settings(compression="piz"),
+        job.Settings(precision="bf16"),
+        job.Settings(method="clip"),
+    ]
+    assert len({s.digest() for s in [plain, *changed]}) == 1 + len(changed)
