@@ -104,6 +104,12 @@ def read_exr(path: Path) -> tuple[np.ndarray, list[str], dict[str, Any]]:
     Attributes are OpenEXR's Python values, without the channel list. Raises Ldr2hdrError for a file that is
     missing, damaged, deep, or has subsampled channels.
     """
+    planes, attributes = read_planes(path)
+    return np.stack([plane.astype(np.float32, copy=False) for plane in planes.values()], -1), [*planes], attributes
+
+
+def read_planes(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """As `read_exr`, each channel an H×W array in the type of the file: float16, float32 or uint32."""
     path = Path(path)
     if not path.is_file():
         raise Ldr2hdrError(f"{path} does not exist or is not a file; check the name.")
@@ -111,24 +117,17 @@ def read_exr(path: Path) -> tuple[np.ndarray, list[str], dict[str, Any]]:
         with OpenEXR.File(str(path), separate_channels=True) as file:
             attributes = {name: value for name, value in file.header().items() if name != "channels"}
             planes = {name: channel.pixels for name, channel in file.channels().items()}
-            return _stack(path, planes, attributes)
     except (RuntimeError, ValueError, MemoryError) as error:
         raise Ldr2hdrError(f"{path} is damaged or is not OpenEXR; write it again.") from error
-
-
-def _stack(
-    path: Path, planes: dict[str, np.ndarray | None], attributes: dict[str, Any]
-) -> tuple[np.ndarray, list[str], dict[str, Any]]:
-    names = sorted(planes, key=lambda name: ("RGBA".find(name) if name in ("R", "G", "B", "A") else 4, name))
     low, high = attributes["dataWindow"]
     shape = (int(high[1] - low[1]) + 1, int(high[0] - low[0]) + 1)
     # OpenEXR warns and goes on when a chunk is damaged; the channel then has no pixels.
-    arrays = [plane for name in names if (plane := planes[name]) is not None and plane.shape == shape]
-    if not names or len(arrays) != len(names):
+    if not planes or any(getattr(plane, "shape", None) != shape for plane in planes.values()):
         raise Ldr2hdrError(
             f"{path} is damaged, or has deep or subsampled channels, which are not supported; write it again."
         )
-    return np.stack(arrays, axis=-1).astype(np.float32, copy=False), names, attributes
+    order = {name: place for place, name in enumerate("RGBA")}
+    return {name: planes[name] for name in sorted(planes, key=lambda n: (order.get(n, 4), n))}, attributes
 
 
 def color_interop_id(chromaticities: tuple[float, ...]) -> str | None:

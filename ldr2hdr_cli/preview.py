@@ -24,13 +24,14 @@ def preview_strip(
     *,
     curve: Literal["plain", "filmic"] = "filmic",
     transfer: Transfer = "gamma",
+    gamma: float = 2.0,
     width: int = 480,
 ) -> np.ndarray:
     """Four labelled panels side by side: the source as it is, and the result at −4, −2 and 0 stops.
 
     source: H×W×3, display-encoded, [0, 1]. hdr: H×W×3, linear, LDR white = 1.0. Returns uint8, h×(4·width)×3.
-    curve: "plain" clips at 1.0 and goes back through `transfer`, so that at 0 stops an unclipped pixel equals
-    the source; "filmic" rolls highlights off (`filmic`) and encodes for sRGB.
+    curve: "plain" clips at 1.0 and goes back through `transfer` (and `gamma`), so that at 0 stops an
+    unclipped pixel equals the source; "filmic" rolls highlights off (`filmic`) and encodes for sRGB.
     """
     if source.shape != hdr.shape or source.ndim != 3 or source.shape[2] != 3:
         raise ValueError(f"source and hdr must be the same H×W×3, not {source.shape} and {hdr.shape}")
@@ -38,8 +39,8 @@ def preview_strip(
     panels = [_labelled(_fit(source, width), "source", width)]
     for stop in STOPS:
         light = np.maximum(small, 0) * np.float32(2.0**stop)
-        seen = encode(filmic(light), "srgb") if curve == "filmic" else encode(np.minimum(light, 1), transfer)
-        name = "0 stops" if stop == 0 else f"\N{MINUS SIGN}{-stop} stops"
+        seen = encode(filmic(light), "srgb") if curve == "filmic" else encode(np.minimum(light, 1), transfer, gamma)
+        name = "0 stops" if stop == 0 else f"{stop} stops"
         panels.append(_labelled(seen, f"result, {name}", width))
     return np.concatenate(panels, axis=1)
 
@@ -47,9 +48,10 @@ def preview_strip(
 def filmic(linear: np.ndarray) -> np.ndarray:
     """Linear light ≥ 0 to linear display light in [0, 1], with a toe and a shoulder.
 
-    The rational fit to the ACES reference view by Narkowicz, "ACES Filmic Tone Mapping Curve", 2016.
+    The rational fit to the ACES reference view by Narkowicz, "ACES Filmic Tone Mapping Curve", 2016, with the
+    factor 0.6 that he gives for the view's own exposure; without it mid-grey comes out brighter than it was.
     """
-    x = np.minimum(linear, 1e4)  # where the curve has long been flat; its squares stay finite
+    x = np.minimum(0.6 * linear, 1e4)  # where the curve has long been flat; its squares stay finite
     return np.clip(x * (2.51 * x + 0.03) / (x * (2.43 * x + 0.59) + 0.14), 0, 1)
 
 

@@ -1,0 +1,212 @@
+"""What a file is: an image, a clip, a result, or weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from model.errors import Ldr2hdrError
+
+_LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)  # ITU-R BT.709-6, item 3.2
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """All that is known of a file, as JSON can hold it.
+
+    Always has `path`, `kind` ("exr", "radiance", "weights", or what `sources.probe` calls an image or a clip)
+    and `bytes`; the rest depends on the kind. Raises Ldr2hdrError for a missing, damaged or unknown file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise Ldr2hdrError(f"{path} does not exist or is not a file; check the name.")
+    readers = {
+        ".exr": _exr,
+        ".hdr": _radiance,
+        ".pic": _radiance,
+        ".safetensors": _weights,
+        ".pth": _weights,
+        ".pt": _weights,
+    }
+    found = readers.get(path.suffix.lower(), _plate)(path)
+    return {"path": str(path), "kind": found.pop("kind"), "bytes": path.stat().st_size, **found}
+
+
+def light_statistics(pixels: np.ndarray) -> dict[str, Any]:
+    """How much light a linear picture holds; pixels: H×W×C, C colour channels, LDR white = 1.0.
+
+    minimum, maximum and median of the finite values; share_above_one: of the pixels with a channel above 1.0;
+    stops: log2 of the 99.9th over the 0.1th percentile of positive luminance (BT.709 weights for three
+    channels, the mean otherwise), None without positive light; the counts of NaN and infinite values.
+    """
+    finite = np.isfinite(pixels)
+    values = pixels[finite]
+    whole = np.where(finite, pixels, 0)
+    luminance = whole @ _LUMINANCE if pixels.shape[2] == 3 else whole.mean(axis=2)
+    positive = luminance[(luminance > 0) & finite.all(axis=2)]
+    stops = None
+    if positive.size:
+        dark, bright = np.percentile(positive, (0.1, 99.9))
+        stops = round(float(np.log2(bright / dark)), 3)
+    return {
+        "minimum": float(values.min()) if values.size else None,
+        "maximum": float(values.max()) if values.size else None,
+        "median": float(np.median(values)) if values.size else None,
+        "share_above_one": float((pixels > 1).any(axis=2).mean()),
+        "stops": stops,
+        "nan": int(np.isnan(pixels).sum()),
+        "infinite": int(np.isinf(pixels).sum()),
+    }
+
+
+def _exr(path: Path) -> dict[str, Any]:
+    from ldr2hdr_cli.exr import read_planes
+
+    planes, attributes = read_planes(path)
+    height, width = next(iter(planes.values())).shape
+    colour = [name for name in ("R", "G", "B") if name in planes] or [name for name in planes if name != "A"]
+    pixels = np.stack([planes[name].astype(np.float32) for name in colour or planes], axis=-1)
+    compression = attributes.pop("compression").name.removesuffix("_COMPRESSION").lower()
+    types = {"float16": "half", "float32": "float", "uint32": "uint"}
+    return {
+        "kind": "exr",
+        "width": width,
+        "height": height,
+        "channels": {name: types[plane.dtype.name] for name, plane in planes.items()},
+        "compression": "none" if compression == "no" else compression,
+        "light": light_statistics(pixels),
+        "attributes": {name: _plain(value) for name, value in attributes.items()},
+    }
+
+
+def _radiance(path: Path) -> dict[str, Any]:
+    import cv2
+
+    data = path.read_bytes()
+    pixels = None
+    if data.startswith(b"#?"):
+        with suppress(cv2.error):
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.float32 or pixels.ndim != 3:
+        raise Ldr2hdrError(f"{path} is damaged or is not Radiance RGBE; write it again.")
+    attributes = {}
+    for line in data.split(b"\n\n", 1)[0].decode("utf-8", "replace").splitlines()[1:]:
+        name, _, value = line.lstrip("# ").partition(": " if line.startswith("#") else "=")
+        attributes[name] = value
+    height, width = pixels.shape[:2]
+    return {
+        "kind": "radiance",
+        "width": width,
+        "height": height,
+        "channels": dict.fromkeys("RGB", "rgbe"),
+        "light": light_statistics(pixels[..., ::-1]),
+        "attributes": attributes,
+    }
+
+
+def _weights(path: Path) -> dict[str, Any]:
+    from model.checkpoint import load_network, read_metadata, weights_sha256
+
+    network = load_network(path)
+    # Our keys have our name in front in the file, so that they cannot meet another program's.
+    metadata = {name.removeprefix("ldr2hdr."): text for name, text in read_metadata(path).items()}
+    metadata.pop("config", None)
+    found: dict[str, Any] = {
+        "kind": "weights",
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "sha256": weights_sha256(path),
+        "provisional": metadata.get("status") == "provisional",
+        "config": asdict(network.config),
+        "metadata": metadata,
+    }
+    if (card := _card_summary(path)) is not None:
+        found["card"] = card
+    return found
+
+
+def _card_summary(weights: Path) -> str | None:
+    """The first paragraph of the card: `NAME.md` beside the weights."""
+    card = weights.with_suffix(".md")
+    if not card.is_file():
+        return None
+    paragraphs = card.read_text("utf-8", "replace").replace("\r\n", "\n").split("\n\n")
+    texts = (" ".join(part.split()) for part in paragraphs)
+    return next((text for text in texts if text and not text.startswith(("#", "---", "|"))), None)
+
+
+def _plate(path: Path) -> dict[str, Any]:
+    from ldr2hdr_cli.sources import probe
+
+    plate = probe(path)
+    found = {field.name: _plain(getattr(plate, field.name)) for field in fields(plate)}
+    found.pop("path", None)
+    # What does not apply to a still (a frame rate, a timecode) is left out rather than shown as nothing.
+    return {name: value for name, value in found.items() if value is not None and value not in ([], {}, "")}
+
+
+def _plain(value: Any) -> Any:
+    """As JSON can hold it."""
+    if isinstance(value, Enum) or (type(value).__module__ == "OpenEXR" and hasattr(value, "name")):
+        return value.name  # type: ignore[union-attr]  # OpenEXR's enumerations are not Python's
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {str(name): _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if type(value).__name__ == "TimeCode":
+        mark = ";" if value.dropFrame else ":"
+        return f"{value.hours:02}:{value.minutes:02}:{value.seconds:02}{mark}{value.frame:02}"
+    return str(value)
+
+
+def render(description: Mapping[str, Any]) -> Group:
+    """A description as a rich table; nested entries are indented below their name."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in description.items():
+        if name != "path":
+            _add_rows(table, name.replace("_", " "), value, name)
+    # Text, not str: a file name may hold square brackets, which rich would take for markup.
+    return Group(Text(str(description["path"]), style="bold"), table)
+
+
+def _add_rows(table: Table, label: str, value: Any, name: str) -> None:
+    if isinstance(value, Mapping):
+        table.add_row(Text(label), Text(""))
+        for inner, entry in value.items():
+            # Attribute names are data: only our own statistics lose their underscores.
+            _add_rows(table, f"  {inner.replace('_', ' ') if name == 'light' else inner}", entry, inner)
+    else:
+        table.add_row(Text(label), Text(_shown(name, value)))
+
+
+def _shown(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "–"
+    if name == "share_above_one":
+        return f"{100 * value:.2f} %"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, int) and name in ("bytes", "parameters"):
+        return f"{value:,}"
+    if isinstance(value, list):
+        return ", ".join(_shown("", entry) for entry in value)
+    return str(value)
