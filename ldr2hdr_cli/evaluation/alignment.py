@@ -48,7 +48,7 @@ def fit_curve(prediction: np.ndarray, truth: np.ndarray, well_exposed: np.ndarra
 
     prediction, truth: linear, H×W×3. well_exposed: bool, H×W or H×W×3.
     Returns a function from an array of any shape to float32 of that shape; negative values count as 0, and
-    0 stays 0. It includes the scale, so `align_scale` is not needed as well. With fewer than 16 usable values
+    0 stays 0; NaN stays NaN. It includes the scale, so `align_scale` is not needed as well. With fewer than 16 usable values
     it is the factor of `align_scale` alone.
     """
     log_prediction, log_truth = _well_exposed_logs(prediction, truth, well_exposed)
@@ -101,6 +101,6 @@ def _curve_through(x: np.ndarray, y: np.ndarray) -> Curve:
         logs = np.log2(np.maximum(positive, np.finfo(np.float64).tiny))
         nearest = np.clip(logs, x[0], x[-1])
         result = np.exp2(inside(nearest) + (logs - nearest))
-        return np.where(positive > 0, result, 0.0).astype(np.float32)
+        return np.where(positive == 0, 0.0, result).astype(np.float32)
 
     return curve

@@ -2,7 +2,8 @@
 
 Every function takes linear Rec.709 pictures, H×W×3, in which LDR white (the clip level) is 1.0, already
 aligned (`alignment.py`). `region` is a bool array, H×W or H×W×3; None means the whole picture. An error over
-an empty region is NaN, never 0.
+an empty region is NaN, never 0. Infinite values, which half-float pictures have where the sun overflowed,
+count as the largest half; a NaN in a prediction makes its scores NaN, so that it is seen.
 """
 
 from functools import lru_cache
@@ -18,6 +19,8 @@ WHITE = 100.0  # cd/m², the luminance that LDR white is shown at
 SMALLEST_CVVDP = 16  # pixels a side: its pyramid fails on less, so smaller pictures are continued at the edge
 PIXELS_PER_DEGREE = 60.0  # a 1080p screen seen from about three picture heights
 BINS = ((0.0, 0.5), (0.5, 1.0), (1.0, 2.0), (2.0, 4.0), (4.0, inf))  # stops of the truth above the clip level
+
+LARGEST_HALF = 65504.0
 
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # Rec. ITU-R BT.709-6, item 3.2
 RGB_TO_XYZ = np.array(  # BT.709 primaries and D65, IEC 61966-2-1
@@ -134,7 +137,7 @@ def cvvdp_jod(
     metric = _cvvdp(float(peak), device)
     height, width = truth.shape[:2]
     margin = ((0, max(0, SMALLEST_CVVDP - height)), (0, max(0, SMALLEST_CVVDP - width)), (0, 0))
-    shown = (np.pad(_shown(p, peak, white), margin, mode="edge") for p in (prediction, truth))
+    shown = (np.pad(_shown(_finite(p), peak, white), margin, mode="edge") for p in (prediction, truth))
     pictures = [torch.from_numpy(p.astype(np.float32)) for p in shown]
     with torch.inference_mode():
         jod, _ = metric.predict(*pictures, dim_order="HWC")
@@ -177,7 +180,7 @@ def chroma_error(prediction: np.ndarray, truth: np.ndarray, region: np.ndarray |
     Black has no chromaticity and counts as the white point. A region of H×W×3 means any of its channels.
     """
     pixels = slice(None) if region is None else _per_pixel(region)
-    p, t = (_uv(np.maximum(picture[pixels].reshape(-1, 3), 0.0)) for picture in (prediction, truth))
+    p, t = (_uv(np.maximum(_finite(picture[pixels]).reshape(-1, 3), 0.0)) for picture in (prediction, truth))
     return _mean(np.linalg.norm(p - t, axis=-1))
 
 
@@ -220,10 +223,15 @@ def score(
 def _values(prediction: np.ndarray, truth: np.ndarray, region: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """The values of both pictures inside the region, flat, float64."""
     if region is None:
-        return prediction.astype(np.float64).ravel(), truth.astype(np.float64).ravel()
+        return _finite(prediction).ravel(), _finite(truth).ravel()
     if region.ndim == 2:
         region = np.broadcast_to(region[..., None], truth.shape)
-    return prediction[region].astype(np.float64), truth[region].astype(np.float64)
+    return _finite(prediction[region]), _finite(truth[region])
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    """float64, infinities as the largest half (see the head of this file)."""
+    return np.nan_to_num(values.astype(np.float64), nan=np.nan, posinf=LARGEST_HALF, neginf=-LARGEST_HALF)
 
 
 def _per_pixel(region: np.ndarray) -> np.ndarray:
@@ -244,7 +252,7 @@ def _shown(linear: np.ndarray, peak: float, white: float) -> np.ndarray:
 
 
 def _pu21_ssim_map(prediction: np.ndarray, truth: np.ndarray, peak: float, white: float) -> np.ndarray:
-    p, t = (pu21_encode(_shown(v.astype(np.float64) @ LUMINANCE, peak, white)) for v in (prediction, truth))
+    p, t = (pu21_encode(_shown(_finite(v) @ LUMINANCE, peak, white)) for v in (prediction, truth))
     return _ssim_map(p, t, dynamic_range=PU21_WHITE)
 
 
@@ -269,10 +277,11 @@ def _uv(rgb: np.ndarray) -> np.ndarray:
     x, y, z = (rgb.astype(np.float64) @ RGB_TO_XYZ.T).T
     total = x + 15 * y + 3 * z
     white = RGB_TO_XYZ.sum(axis=1)
-    safe = np.where(total > 1e-8, total, 1.0)
+    black = total <= 1e-8
+    safe = np.where(black, 1.0, total)
     neutral = white @ np.array([1.0, 15.0, 3.0])
-    u = np.where(total > 1e-8, 4 * x / safe, 4 * white[0] / neutral)
-    v = np.where(total > 1e-8, 9 * y / safe, 9 * white[1] / neutral)
+    u = np.where(black, 4 * white[0] / neutral, 4 * x / safe)
+    v = np.where(black, 9 * white[1] / neutral, 9 * y / safe)
     return np.stack([u, v], axis=-1)
 
 

@@ -69,6 +69,7 @@ def test_the_curve_never_falls_even_through_noise(scene):
     assert np.isfinite(values).all()
     assert np.all(np.diff(values) >= -1e-6 * values[1:])
     assert curve(np.array([0.0, -1.0])).tolist() == [0, 0]
+    assert np.isnan(curve(np.array([np.nan]))).all()
 
 
 def test_above_the_fitted_range_the_curve_is_a_factor(scene):

@@ -239,6 +239,26 @@ def test_score_has_the_same_names_whatever_is_clipped(pair):
     assert some["mse_gamma_clipped"] == pytest.approx(metrics.mse_gamma(prediction, truth, region))
 
 
+def test_an_overflown_sun_counts_as_the_largest_half(pair):
+    prediction, truth = (picture.copy() for picture in pair)
+    truth[0, 0] = np.inf
+    with_sun = truth.copy()
+    with_sun[0, 0] = 65504
+    same = metrics.score(prediction, truth, truth > 1, cvvdp=False)
+    assert same == metrics.score(prediction, with_sun, truth > 1, cvvdp=False)
+    assert metrics.rmse_stops(truth, truth) == 0
+    assert math.isfinite(metrics.mse_gamma(truth, prediction))
+    assert metrics.chroma_error(truth, with_sun) == 0
+
+
+def test_a_nan_is_never_averaged_away(pair):
+    prediction, truth = (picture.copy() for picture in pair)
+    prediction[3, 4, 1] = np.nan
+    result = metrics.score(prediction, truth, np.ones(truth.shape, bool), cvvdp=False)
+    for key in ("mse_gamma", "rmse_stops", "log_l1", "pu21_psnr", "pu21_ssim", "chroma_error_clipped"):
+        assert math.isnan(result[key]), key
+
+
 def test_pictures_of_different_sizes_are_refused(pair):
     prediction, truth = pair
     with pytest.raises(ValueError, match="shapes differ"):
