@@ -1,0 +1,660 @@
+"""One training loop for both stages, over Lightning Fabric: from one CPU to several machines with the same code.
+
+Everything that is drawn at random is a function of the seed and of a sample's number, and the numbers of a step
+follow from the step. So a run that is stopped and resumed takes the same steps as one that is not.
+"""
+
+import contextlib
+import copy
+import math
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from model.checkpoint import load_network, save_network
+from model.errors import Ldr2hdrError
+from model.exposure import compose_hdr
+from model.masked_unet import MaskedUNet, NetworkConfig, initialise
+from train.config import OptimiserSettings, RunSettings, Settings, save_settings, to_yaml
+from train.journal import GRID_EXPOSURES, Journal, exposed, picture_grid
+from train.losses import Features, floor_of, hdr_loss, inpainting_loss
+from train.vgg import VGG19Features, load_vgg
+
+CHECKPOINT = "last.ckpt"
+CHECKPOINT_FORMAT = 1
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+MAX_BAD_STEPS = 50  # steps in a row whose gradient is not finite, after which a run ends
+Terms = dict[str, Tensor]
+
+
+@dataclass
+class Progress:
+    """What a listener hears of, at every logged step; `wait` is the share of the time spent waiting for data."""
+
+    step: int
+    max_steps: int | None
+    loss: float
+    terms: dict[str, float]
+    learning_rate: float
+    patches_per_second: float
+    wait: float
+    hours_left: float | None
+
+
+class Listener:
+    """Hears what a run has to tell; this one keeps silent. The command line has one that speaks."""
+
+    def message(self, text: str) -> None:
+        """A sentence: validation figures, warnings, files written."""
+
+    def progress(self, progress: Progress) -> None:
+        """A logged step."""
+
+
+@dataclass
+class Position:
+    """Where a run stands: all that a checkpoint holds besides tensors."""
+
+    step: int = 0
+    seconds: float = 0.0
+    rate_factor: float = 1.0  # by which plateaus have lowered the learning rate
+    stalled: int = 0  # validations since the last progress
+    plateau_best: float = math.inf
+    best: float = math.inf
+    best_step: int = 0
+
+
+@dataclass
+class Outcome:
+    """How a run ended. `reason` is "steps", "hours" or "signal"; `signal` its number, or 0."""
+
+    step: int
+    reason: str
+    best: float
+    signal: int = 0
+    history: list[float] = field(default_factory=list)  # loss of every step taken in this call
+
+
+class BatchNumbers(Sampler[list[int]]):
+    """Numbers of the samples of each batch, from a step on and without end, for one process of `world`."""
+
+    def __init__(self, step: int, settings: OptimiserSettings, rank: int = 0, world: int = 1) -> None:
+        self._size, self._rank, self._world = settings.batch_size, rank, world
+        self._first = step * settings.accumulate
+
+    def __iter__(self) -> Iterator[list[int]]:
+        batch = self._first
+        while True:
+            start = (batch * self._world + self._rank) * self._size
+            yield list(range(start, start + self._size))
+            batch += 1
+
+
+class _Stop:
+    """Remembers a SIGINT or SIGTERM until the step is done; a second SIGINT ends at once."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Stop":
+        with contextlib.suppress(ValueError):  # not in the main thread: no signals to catch
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._catch)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _catch(self, number: int, _frame: object) -> None:
+        if self.signal and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = number
+
+
+def train(
+    settings: Settings,
+    training: Dataset,
+    validation: Dataset,
+    listener: Listener | None = None,
+    resume: bool = False,
+    credits: dict[str, str] | None = None,
+) -> Outcome:
+    """Trains a network and writes it to `settings.run.out`.
+
+    Args:
+        settings: all of the run.
+        training: sample i for any i ≥ 0, a function of i alone. For the stage "inpainting" a dict of "image", "mask"
+            and "truth", each (3,H,W) in [0,1]; otherwise of "ldr", "mask" and "truth", linear, clip level 1.
+        validation: the same of held-out scenes; its first `data.validation_patches` samples are used.
+        listener: hears of progress.
+        resume: go on from RUN/last.ckpt.
+        credits: strings to keep in the weights' metadata, as the data's sources.
+
+    Raises:
+        Ldr2hdrError: a checkpoint that does not fit, a loss that stays not finite, a precision the device lacks.
+    """
+    listener = listener or Listener()
+    fabric = start_fabric(settings.run)
+    out = Path(settings.run.out)
+    out.mkdir(parents=True, exist_ok=True)
+    net = build_network(settings, listener)
+    optimiser = torch.optim.Adam(
+        net.parameters(), settings.optimiser.learning_rate, (settings.optimiser.beta1, settings.optimiser.beta2)
+    )
+    vgg = load_vgg(settings.loss.perceptual, settings.loss.vgg_weights)
+    if settings.loss.perceptual == "random":
+        listener.message(
+            "WARNING: the perceptual terms look through a network with RANDOM weights, never trained on pictures; "
+            "give --vgg-weights FILE for the loss of the paper. The weights' card will say so."
+        )
+    checkpoint = read_checkpoint(out / CHECKPOINT, net) if resume else None
+    if checkpoint:
+        net.load_state_dict(checkpoint["network"])
+    if settings.run.channels_last:
+        net = net.to(memory_format=torch.channels_last)
+    wrapped, optimiser = fabric.setup(net, optimiser)
+    run = Run(settings, fabric, wrapped, net, optimiser, None if vgg is None else fabric.to_device(vgg), listener)
+    run.credits = credits or {}
+    if checkpoint:
+        run.restore(checkpoint)
+        listener.message(f"Resumed at step {run.position.step} from {out / CHECKPOINT}.")
+    with contextlib.ExitStack() as stack:
+        if fabric.is_global_zero:
+            save_settings(settings, out / "settings.yaml")
+            run.journal = Journal(out, run.position.step)
+            stack.callback(run.journal.close)
+        return run.go(training, validation)
+
+
+def start_fabric(run: RunSettings) -> Any:
+    """A launched Fabric for the run's machines.
+
+    Raises:
+        Ldr2hdrError: no Lightning, no such device, or a precision the device lacks.
+    """
+    try:
+        from lightning_fabric import Fabric, seed_everything
+    except ImportError as fault:
+        raise Ldr2hdrError('Training needs Lightning Fabric; install it with: pip install "ldr2hdr[train]"') from fault
+    try:
+        fabric = Fabric(
+            accelerator=run.accelerator,
+            devices=run.devices,
+            num_nodes=run.num_nodes,
+            strategy=run.strategy,
+            precision=PRECISIONS[run.precision],  # type: ignore[arg-type]
+        )
+        if run.precision == "fp16" and fabric.device.type == "cpu":
+            raise Ldr2hdrError("fp16 needs a GPU, since its gradients are scaled; take --precision bf16 on a CPU.")
+        fabric.launch()
+    except (RuntimeError, ValueError) as fault:
+        raise Ldr2hdrError(f"The devices asked for cannot be had: {str(fault).splitlines()[0]}") from fault
+    seed_everything(run.seed, verbose=False)
+    return fabric
+
+
+def build_network(settings: Settings, listener: Listener) -> MaskedUNet:
+    """The network of the settings, Xavier-initialised, with what fits of `run.init`'s weights."""
+    try:
+        config = NetworkConfig(**asdict(settings.network))
+    except ValueError as fault:
+        raise Ldr2hdrError(f"The network's settings do not fit: {fault}.") from fault
+    if settings.data.patch_size % 2**config.depth:
+        raise Ldr2hdrError(
+            f"A patch size of {settings.data.patch_size} is no multiple of 2^depth = {2**config.depth}; change one."
+        )
+    net = initialise(MaskedUNet(config), settings.run.seed)
+    if settings.run.init:
+        given = load_network(settings.run.init).state_dict()
+        own = net.state_dict()
+        fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+        if not fitting:
+            raise Ldr2hdrError(
+                f"{settings.run.init} has no layer of the shape that these settings ask for; give its base_channels "
+                "and depth, or leave them away."
+            )
+        net.load_state_dict({**own, **fitting})
+        fresh = len(own) - len(fitting)
+        listener.message(f"Begins with {settings.run.init}" + (f"; {fresh} tensors are new." if fresh else "."))
+    return net.train()
+
+
+@dataclass
+class Run:
+    """A run under way: network, optimiser, position."""
+
+    settings: Settings
+    fabric: Any
+    wrapped: Any  # the network as Fabric runs it
+    net: MaskedUNet  # the same, bare
+    optimiser: Any
+    vgg: VGG19Features | None
+    listener: Listener
+    position: Position = field(default_factory=Position)
+    journal: Journal | None = None
+    credits: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
+        self._saved_step, self._saved_at = -1, time.monotonic()
+        self._bad_steps = 0
+
+    def go(self, training: Dataset, validation: Dataset) -> Outcome:
+        """Steps until the budget or a signal ends them."""
+        run, position = self.settings.run, self.position
+        history: list[float] = []
+        batches = iter(self._loader(training))
+        meter = _Meter(self._patches_a_step())
+        with _Stop() as stop:
+            reason = self._ended(stop)
+            if reason is None and position.step == 0:
+                self._untouched(validation)
+            while reason is None:
+                began = time.monotonic()
+                rate = self._set_rate()
+                terms, waited = self._step(batches)
+                position.step += 1
+                took = time.monotonic() - began
+                position.seconds += took
+                history.append(float(terms["loss"]))
+                meter.add(terms, took, waited)
+                if position.step % run.log_every == 0:
+                    self._log(meter, rate)
+                reason = self._ended(stop)
+                if position.step % run.validate_every == 0 or reason in ("steps", "hours"):
+                    self._validate(validation)
+                if run.pictures_every and position.step % run.pictures_every == 0:
+                    self._pictures(validation)
+                if reason or self._checkpoint_due():
+                    self.save()
+        return Outcome(position.step, reason, position.best, stop.signal, history)
+
+    def _step(self, batches: Iterator[Terms]) -> tuple[dict[str, float], float]:
+        """One step of the optimiser: `accumulate` batches. Returns the mean terms and the seconds of waiting."""
+        accumulate = self.settings.optimiser.accumulate
+        sums: dict[str, Tensor] = {}
+        waited = 0.0
+        for part in range(accumulate):
+            began = time.monotonic()
+            batch = self._to_device(next(batches))
+            waited += time.monotonic() - began
+            with self.fabric.no_backward_sync(self.wrapped, enabled=part + 1 < accumulate):
+                terms = self._terms(batch, *self._perceptual_now())
+                self.fabric.backward(terms["loss"] / accumulate)
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0) + value.detach() / accumulate
+        self._descend()
+        reduced = self.fabric.all_reduce(torch.stack(list(sums.values())), reduce_op="mean")
+        return dict(zip(sums, reduced.tolist(), strict=True)), waited
+
+    def _descend(self) -> None:
+        clip = self.settings.optimiser.clip or math.inf
+        norm = self.fabric.clip_gradients(self.wrapped, self.optimiser, max_norm=clip, error_if_nonfinite=False)
+        if bool(torch.isfinite(norm)) or self.settings.run.precision == "fp16":  # fp16's scaler skips by itself
+            self.optimiser.step()
+        self._bad_steps = 0 if bool(torch.isfinite(norm)) else self._bad_steps + 1
+        if self._bad_steps == 1:
+            self.listener.message(f"Step {self.position.step + 1} was skipped: its gradient is not finite.")
+        if self._bad_steps >= MAX_BAD_STEPS:
+            raise Ldr2hdrError(
+                f"The gradient was not finite in {MAX_BAD_STEPS} steps in a row; lower --learning-rate or take "
+                "--precision fp32, and go on from the last checkpoint with --resume."
+            )
+        self.optimiser.zero_grad(set_to_none=True)
+        self._average()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """The moving average of the weights, quicker at the start so that it forgets the initial ones."""
+        step = self.position.step + 1
+        decay = min(self.settings.optimiser.ema, (1 + step) / (10 + step))
+        mine, theirs = list(self.average.parameters()), list(self.net.parameters())
+        torch._foreach_lerp_(mine, theirs, 1 - decay)
+
+    def _terms(self, batch: Terms, perceptual: bool = True, weight: float = 1.0) -> Terms:
+        """The loss of the stage and its parts; the perceptual terms `weight` times as heavy."""
+        vgg = self._features() if perceptual else None
+        loss = self.settings.loss
+        if weight != 1:
+            loss = copy.copy(loss)
+            loss.lambda_perceptual *= weight
+            loss.inpainting_perceptual *= weight
+            loss.inpainting_style *= weight
+        if self.settings.stage == "inpainting":
+            return inpainting_loss(self.wrapped(batch["image"], batch["mask"]).float(), batch, loss, vgg)
+        output = self.wrapped(batch["ldr"], batch["mask"]).float()
+        return hdr_loss(output, batch, loss, vgg, self.settings.network.floor)
+
+    def _features(self) -> Features | None:
+        if self.vgg is None:
+            return None
+        vgg: Callable = self.vgg
+
+        def look(picture: Tensor) -> list[Tensor]:
+            with self.fabric.autocast():
+                return vgg(picture)
+
+        return look
+
+    def _perceptual_now(self) -> tuple[bool, float]:
+        """Whether this step has perceptual terms, and how heavy."""
+        loss, step = self.settings.loss, self.position.step
+        now = step >= loss.perceptual_start and step % loss.perceptual_every == 0
+        return now, float(loss.perceptual_every)
+
+    def _set_rate(self) -> float:
+        """The learning rate of the coming step, set in the optimiser."""
+        rate = learning_rate(self.settings, self.position)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        return rate
+
+    # -- data ---------------------------------------------------------------------------------------------------
+
+    def _loader(self, data: Dataset) -> DataLoader:
+        numbers = BatchNumbers(
+            self.position.step, self.settings.optimiser, self.fabric.global_rank, self.fabric.world_size
+        )
+        return self._workers(data, batch_sampler=numbers, persistent=True)
+
+    def _workers(self, data: Dataset, persistent: bool = False, **more: Any) -> DataLoader:
+        workers = self.settings.data.workers
+        if workers:
+            more |= {"worker_init_fn": quiet_worker, "persistent_workers": persistent, "prefetch_factor": 4}
+        return DataLoader(data, num_workers=workers, pin_memory=self.fabric.device.type == "cuda", **more)
+
+    def _to_device(self, batch: Terms) -> Terms:
+        batch = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
+        batch = self.fabric.to_device(batch)
+        if self.settings.run.channels_last:
+            batch = {k: v.contiguous(memory_format=torch.channels_last) for k, v in batch.items()}
+        return batch
+
+    def _held_out(self, validation: Dataset) -> Iterator[Terms]:
+        """This process's share of the validation set."""
+        count = self.settings.data.validation_patches
+        size = self.settings.optimiser.batch_size
+        starts = range(self.fabric.global_rank * size, count, self.fabric.world_size * size)
+        numbers = [list(range(start, min(start + size, count))) for start in starts]
+        for batch in self._workers(validation, batch_sampler=numbers):
+            yield self._to_device(batch)
+
+    # -- looking ------------------------------------------------------------------------------------------------
+
+    def _validate(self, validation: Dataset) -> None:
+        position, out = self.position, Path(self.settings.run.out)
+        terms = self._measure(validation, self.average)
+        loss = terms["loss"]
+        self._progress_of(loss)
+        best = loss < position.best
+        if best:
+            position.best, position.best_step = loss, position.step
+        if self.fabric.is_global_zero:
+            row = {"loss": loss, "hours": position.seconds / 3600, "rmse_stops": terms.pop("rmse_stops", "")}
+            if self.journal:
+                self.journal.write(position.step, "validation", row, terms)
+            stops = f", {row['rmse_stops']:.3f} stops" if row["rmse_stops"] != "" else ""
+            self.listener.message(
+                f"Step {position.step}: validation loss {loss:.4f}{stops}"
+                + (" (best so far)" if best else f" (best {position.best:.4f} at step {position.best_step})")
+            )
+            if best:
+                self._save_weights(out / "best.safetensors", {"validation_loss": f"{loss:.6g}"})
+
+    def _progress_of(self, loss: float) -> None:
+        """Halves the learning rate when validation has stalled for `patience` times."""
+        position, optimiser = self.position, self.settings.optimiser
+        if loss < position.plateau_best * (1 - 1e-4):
+            position.plateau_best, position.stalled = loss, 0
+            return
+        position.stalled += 1
+        if optimiser.schedule == "plateau" and position.stalled >= optimiser.patience:
+            position.rate_factor, position.stalled = position.rate_factor / 2, 0
+            self.listener.message(
+                f"Validation has stalled: learning rate {learning_rate(self.settings, position):.3g}."
+            )
+
+    def _untouched(self, validation: Dataset) -> None:
+        """The bar to pass: the validation loss of doing nothing."""
+        terms = self._measure(validation, None)
+        if self.fabric.is_global_zero:
+            row = {"loss": terms["loss"], "rmse_stops": terms.pop("rmse_stops", "")}
+            if self.journal:
+                self.journal.write(self.position.step, "untouched", row, terms)
+            what = "filling holes with grey" if self.settings.stage == "inpainting" else "not expanding at all"
+            stops = f", {row['rmse_stops']:.3f} stops" if row["rmse_stops"] != "" else ""
+            self.listener.message(f"The bar: {what} has a validation loss of {terms['loss']:.4f}{stops}.")
+
+    @torch.no_grad()
+    def _measure(self, validation: Dataset, net: MaskedUNet | None) -> dict[str, float]:
+        """Mean terms over the validation set, perceptual ones always among them; None: of an untouched picture."""
+        sums: dict[str, float] = {}
+        count = 0
+        for batch in self._held_out(validation):
+            output = untouched(batch, self.settings.stage) if net is None else self._infer(net, batch)
+            terms = self._judge(output, batch)
+            size = output.shape[0]
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + float(value) * size
+            count += size
+        values = torch.tensor([*sums.values(), float(count)], dtype=torch.float64, device=self.fabric.device)
+        values = self.fabric.all_reduce(values, reduce_op="sum")
+        means = (values[:-1] / values[-1]).tolist()
+        terms = dict(zip(sums, means, strict=True))
+        if "squared_stops" in terms:
+            share = max(terms.pop("clipped_share"), 1e-12)
+            terms["rmse_stops"] = math.sqrt(terms.pop("squared_stops") / share)
+        return terms
+
+    def _infer(self, net: MaskedUNet, batch: Terms) -> Tensor:
+        picture = batch["image" if self.settings.stage == "inpainting" else "ldr"]
+        with self.fabric.autocast():
+            return net(picture, batch["mask"]).float()
+
+    def _judge(self, output: Tensor, batch: Terms) -> Terms:
+        loss, vgg = self.settings.loss, self._features()
+        if self.settings.stage == "inpainting":
+            return inpainting_loss(output, batch, loss, vgg)
+        terms = hdr_loss(output, batch, loss, vgg, self.settings.network.floor)
+        clipped = (batch["mask"] < 1).float()
+        hdr = compose_hdr(batch["ldr"], batch["mask"], output, floor=self.settings.network.floor)
+        stops = torch.log2(hdr.clamp_min(1e-3)) - torch.log2(batch["truth"].clamp_min(1e-3))
+        return terms | {"squared_stops": (clipped * stops**2).mean(), "clipped_share": clipped.mean()}
+
+    @torch.no_grad()
+    def _pictures(self, validation: Dataset) -> None:
+        if not (self.journal and self.fabric.is_global_zero):
+            return
+        batch = next(self._held_out(validation))
+        output = self._infer(self.average, batch)
+        if self.settings.stage == "inpainting":
+            mixed = batch["mask"] * batch["image"] + (1 - batch["mask"]) * output
+            columns = [batch["image"], batch["mask"], output, mixed, batch["truth"]]
+        else:
+            hdr = compose_hdr(batch["ldr"], batch["mask"], output, floor=self.settings.network.floor)
+            columns = [batch["ldr"], batch["mask"]]
+            columns += [exposed(picture, stops) for picture in (hdr, batch["truth"]) for stops in GRID_EXPOSURES]
+        self.journal.pictures(self.position.step, picture_grid(columns))
+
+    def _log(self, meter: "_Meter", rate: float) -> None:
+        run, position = self.settings.run, self.position
+        terms, speed, wait = meter.read()
+        if not (self.journal and self.fabric.is_global_zero):
+            return
+        row = {"loss": terms["loss"], "learning_rate": rate, "patches_per_second": speed, "wait": wait}
+        self.journal.write(position.step, "train", {**row, "hours": position.seconds / 3600}, terms)
+        left = [run.max_hours - position.seconds / 3600] if run.max_hours else []
+        if run.max_steps:
+            left.append((run.max_steps - position.step) * self._patches_a_step() / max(speed, 1e-9) / 3600)
+        hours = min(left) if left else None
+        self.listener.progress(Progress(position.step, run.max_steps, terms["loss"], terms, rate, speed, wait, hours))
+
+    def _patches_a_step(self) -> int:
+        return self.settings.optimiser.batch_size * self.settings.optimiser.accumulate * self.fabric.world_size
+
+    # -- ending and keeping -------------------------------------------------------------------------------------
+
+    def _ended(self, stop: _Stop) -> str | None:
+        """Why the run ends now, agreed upon by all processes, or None."""
+        run, position = self.settings.run, self.position
+        hours = bool(run.max_hours) and position.seconds >= (run.max_hours or 0) * 3600
+        flags = torch.tensor([float(stop.signal), float(hours)], device=self.fabric.device)
+        if self.fabric.world_size > 1:
+            flags = self.fabric.all_reduce(flags, reduce_op="max")
+        stop.signal = int(flags[0])
+        if run.max_steps and position.step >= run.max_steps:
+            return "steps"
+        if flags[0]:
+            return "signal"
+        return "hours" if flags[1] else None
+
+    def _checkpoint_due(self) -> bool:
+        run, step = self.settings.run, self.position.step
+        late = time.monotonic() - self._saved_at > run.checkpoint_minutes * 60
+        return step != self._saved_step and (step % run.checkpoint_every == 0 or late)
+
+    def save(self) -> None:
+        """Writes last.ckpt and last.safetensors. A full disk leaves the former ones and is only reported."""
+        self._saved_step, self._saved_at = self.position.step, time.monotonic()
+        if not self.fabric.is_global_zero:
+            return
+        out = Path(self.settings.run.out)
+        content = {
+            "format": CHECKPOINT_FORMAT,
+            "position": asdict(self.position),
+            "network": self.net.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.fabric.strategy.precision.state_dict(),
+            "random": torch.get_rng_state(),
+            "settings": to_yaml(self.settings),
+        }
+        try:
+            write_atomically(out / CHECKPOINT, lambda file: torch.save(content, file))
+            self._save_weights(out / "last.safetensors", {})
+        except (OSError, RuntimeError) as fault:  # torch.save tells of a full disk with a RuntimeError
+            self.listener.message(
+                f"WARNING: step {self.position.step} could not be saved in {out} ({fault}); the checkpoint before it "
+                "is kept. Free some space: the next attempt comes at the next interval."
+            )
+
+    def _save_weights(self, path: Path, more: dict[str, str]) -> None:
+        net = self.average if self.settings.optimiser.ema else self.net
+        metadata = {
+            "ldr2hdr.stage": self.settings.stage,
+            "ldr2hdr.step": str(self.position.step),
+            "ldr2hdr.hours": f"{self.position.seconds / 3600:.3f}",
+            "ldr2hdr.perceptual": "none" if self.vgg is None else self.vgg.description,
+            "ldr2hdr.settings": to_yaml(self.settings),
+            **{f"ldr2hdr.{name}": value for name, value in {**more, **self.credits}.items()},
+        }
+        save_network(net, path, metadata)
+
+    def restore(self, checkpoint: dict[str, Any]) -> None:
+        """Takes up what `save` wrote, all but the network, which was loaded before Fabric took it."""
+        self.position = Position(**checkpoint["position"])
+        self.average.load_state_dict(checkpoint["average"])
+        self.optimiser.load_state_dict(checkpoint["optimiser"])
+        if checkpoint["scaler"]:
+            self.fabric.strategy.precision.load_state_dict(checkpoint["scaler"])
+        torch.set_rng_state(checkpoint["random"])
+        self._saved_step = self.position.step
+
+
+class _Meter:
+    """Means of the terms, patches a second and the share of waiting since it was last read."""
+
+    def __init__(self, patches: int) -> None:
+        self._patches = patches
+        self._clear()
+
+    def _clear(self) -> None:
+        self._sums: dict[str, tuple[float, int]] = {}
+        self._steps, self._took, self._waited = 0, 0.0, 0.0
+
+    def add(self, terms: dict[str, float], took: float, waited: float) -> None:
+        for name, value in terms.items():
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = (total + value, count + 1)
+        self._steps, self._took, self._waited = self._steps + 1, self._took + took, self._waited + waited
+
+    def read(self) -> tuple[dict[str, float], float, float]:
+        terms = {name: total / count for name, (total, count) in self._sums.items()}
+        speed, wait = self._steps * self._patches / max(self._took, 1e-9), self._waited / max(self._took, 1e-9)
+        self._clear()
+        return terms, speed, wait
+
+
+def learning_rate(settings: Settings, position: Position) -> float:
+    """The rate of the step after `position.step`: warm-up, then the schedule. A cosine ends at 1 % of the rate."""
+    optimiser, run = settings.optimiser, settings.run
+    rate = optimiser.learning_rate * min(1.0, (position.step + 1) / (optimiser.warmup + 1))
+    if optimiser.schedule == "plateau":
+        return rate * position.rate_factor
+    if optimiser.schedule == "constant":
+        return rate
+    shares = [position.step / run.max_steps] if run.max_steps else []
+    shares += [position.seconds / 3600 / run.max_hours] if run.max_hours else []
+    done = min(1.0, max(shares, default=0.0))
+    return rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def untouched(batch: Terms, stage: str) -> Tensor:
+    """The answer of one who does nothing: clipped pixels stay at T^γ; holes are filled with middle grey."""
+    if stage == "inpainting":
+        return batch["mask"] * batch["truth"] + (1 - batch["mask"]) * 0.5
+    return floor_of(batch["ldr"])
+
+
+def quiet_worker(_number: int) -> None:
+    """One thread for each data process, and Ctrl-C left to the training process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    with contextlib.suppress(ImportError):
+        import cv2
+
+        cv2.setNumThreads(0)
+
+
+def read_checkpoint(path: Path, net: MaskedUNet) -> dict[str, Any]:
+    """What `Run.save` wrote; only tensors, numbers and strings are read, never code.
+
+    Raises:
+        Ldr2hdrError: no such file, damaged, or of a network of another shape.
+    """
+    if not path.is_file():
+        raise Ldr2hdrError(f"{path} does not exist, so there is nothing to resume; leave --resume away.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        known = content["format"] == CHECKPOINT_FORMAT
+        shapes = {name: value.shape for name, value in content["network"].items()}
+    except Exception as fault:
+        raise Ldr2hdrError(f"{path} is no checkpoint of ldr2hdr train ({type(fault).__name__}).") from fault
+    if not known:
+        raise Ldr2hdrError(f"{path} was written by another version of ldr2hdr, which must resume it.")
+    if shapes != {name: value.shape for name, value in net.state_dict().items()}:
+        raise Ldr2hdrError(f"{path} is of a network of another shape; resume with the settings it was begun with.")
+    return content
+
+
+def write_atomically(path: Path, write: Callable[[Any], None]) -> None:
+    """`write` fills a file beside `path`, which then takes its place; if it fails, `path` stays as it was."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
