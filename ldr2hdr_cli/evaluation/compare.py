@@ -1,0 +1,163 @@
+"""Runs methods on cases and scores what they make of them.
+
+A method is a function from a case to a linear picture of its shape. What it returns is aligned with the truth
+on well-exposed pixels and then scored; no clipped pixel takes part in the alignment.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from train.pictures import read_hdr
+
+from ldr2hdr_cli.evaluation.alignment import align_scale, fit_curve
+from ldr2hdr_cli.evaluation.metrics import PEAK, WHITE, cvvdp_jod, score
+from ldr2hdr_cli.evaluation.protocol import Case, aligning_pixels
+from ldr2hdr_cli.operators import expand
+from model.errors import Ldr2hdrError
+
+Method = Callable[[Case], np.ndarray]
+PICTURE_SUFFIXES = (".exr", ".hdr")  # of pictures that another program made, tried in this order
+CURVE_PIXELS = 0.9  # display value of the brightest channel up to which a pixel helps to fit the camera curve
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """fit: also remove the camera curve. cvvdp: with ColorVideoVDP, which takes a second a picture on a CPU.
+
+    peak, white: of the imagined display, in cd/m². device: where ColorVideoVDP runs.
+    """
+
+    fit: bool = False
+    cvvdp: bool = True
+    peak: float = PEAK
+    white: float = WHITE
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A case, each method's aligned picture by the method's name, and one row of scores for each."""
+
+    case: Case
+    pictures: dict[str, np.ndarray]
+    rows: list[dict[str, Any]]
+
+
+def operator_method(name: str) -> Method:
+    """One of the classical operators, by its name in `operators.METHODS`."""
+    return lambda case: expand(case.ldr, name)
+
+
+def network_method(
+    weights: Path | None, device: str = "auto", precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+) -> Method:
+    """A network by its weights; None for the default weights. Safe to call from several threads."""
+    from model import Reconstructor, load_network
+
+    reconstructor = Reconstructor(load_network(weights), device=device, precision=precision)
+    one_at_a_time = threading.Lock()
+
+    def run(case: Case) -> np.ndarray:
+        with one_at_a_time:
+            return reconstructor.reconstruct(case.ldr)
+
+    return run
+
+
+def prediction_method(folder: Path) -> Method:
+    """Pictures that another program made: `NAME.exr` or `NAME.hdr` in `folder`, NAME as in `Case.name`."""
+    if not folder.is_dir():
+        raise Ldr2hdrError(f"{folder} is not a folder; give the folder with the other program's pictures.")
+
+    def read(case: Case) -> np.ndarray:
+        for suffix in PICTURE_SUFFIXES:
+            path = folder / (case.name + suffix)
+            if path.is_file():
+                return _same_size(read_hdr(path), case, path)
+        raise Ldr2hdrError(
+            f"{folder} lacks {case.name}.exr (or .hdr); make it from the picture that --save-inputs writes."
+        )
+
+    return read
+
+
+def compare(cases: Iterable[Case], methods: dict[str, Method], scoring: Scoring, jobs: int = 1) -> Iterator[Result]:
+    """Run every method on every case, `jobs` cases at a time; results come in the order of the cases."""
+    if jobs == 1:
+        yield from (_result(case, methods, scoring) for case in cases)
+        return
+    remaining = iter(cases)
+    with ThreadPoolExecutor(jobs, thread_name_prefix="evaluate") as pool:
+        # Few cases wait at a time: they are pictures, and there may be thousands.
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for case in islice(remaining, 2 * jobs):
+                waiting.append(pool.submit(_result, case, methods, scoring))
+            while waiting:
+                result = waiting.popleft().result()
+                for case in islice(remaining, 1):
+                    waiting.append(pool.submit(_result, case, methods, scoring))
+                yield result
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def aligned(prediction: np.ndarray, case: Case, fit: bool = False) -> np.ndarray:
+    """`prediction` on the truth's scale (and through its fitted camera curve), from well-exposed pixels only.
+
+    prediction: H×W×3, linear, of any scale. Scale is the one that holds next below the clip level, where the
+    clipped areas begin: see `protocol.aligning_pixels`. float32, never negative.
+    """
+    prediction = np.maximum(prediction, 0).astype(np.float32)
+    if fit:
+        return fit_curve(prediction, case.truth, case.ldr.max(axis=2) <= CURVE_PIXELS)(prediction)
+    return prediction * np.float32(align_scale(prediction, case.truth, aligning_pixels(case.ldr)))
+
+
+_CVVDP_LOCK = threading.Lock()  # the metric is one object with state
+
+
+def _result(case: Case, methods: dict[str, Method], scoring: Scoring) -> Result:
+    pictures = {name: aligned(_finite(name, method(case), case), case, scoring.fit) for name, method in methods.items()}
+    return Result(case, pictures, [_row(case, name, picture, scoring) for name, picture in pictures.items()])
+
+
+def _row(case: Case, method: str, picture: np.ndarray, scoring: Scoring) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "case": case.name,
+        "scene": case.scene,
+        "exposure": case.exposure,
+        "level": case.level,
+        "method": method,
+    }
+    row |= score(picture, case.truth, case.clipped, peak=scoring.peak, white=scoring.white, cvvdp=False)
+    if scoring.cvvdp:
+        with _CVVDP_LOCK:
+            row["cvvdp_jod"] = cvvdp_jod(picture, case.truth, scoring.peak, scoring.white, scoring.device)
+    return row
+
+
+def _finite(name: str, picture: np.ndarray, case: Case) -> np.ndarray:
+    if not np.isfinite(picture).all():
+        raise Ldr2hdrError(f"{name} made a value of {case.name} that is not finite; it cannot be scored.")
+    return picture
+
+
+def _same_size(picture: np.ndarray, case: Case, path: Path) -> np.ndarray:
+    picture = picture[..., :3]
+    if picture.shape != case.truth.shape:
+        height, width = case.truth.shape[:2]
+        raise Ldr2hdrError(
+            f"{path} is {picture.shape[1]}×{picture.shape[0]}, its input {width}×{height}; give a picture of one size."
+        )
+    return picture

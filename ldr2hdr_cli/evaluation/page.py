@@ -1,0 +1,280 @@
+"""The page that people look at: one HTML file, which needs no network and no program but a browser.
+
+HDR pictures travel as pictures that every browser decodes. Each value is a whole number, log2 of the linear
+value in 64ths of a stop; what is stored is its difference from the source's 8-bit value, as two 8-bit planes in
+one lossless WebP. Where a method left the source alone the difference is constant, and costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from math import isfinite
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from ldr2hdr_cli.evaluation import report
+from ldr2hdr_cli.evaluation.compare import Result
+from ldr2hdr_cli.evaluation.report import BIN_NAMES, HEADLINE, KINDS, METRICS, SHOWN, Estimate, MethodScore
+
+SIDE = 384  # longer side of a picture on the page, in pixels
+BUDGET = 28_000_000  # bytes of a page
+STEP = 64  # codes a stop: 1.1 %, which no eye sees
+DARKEST, BRIGHTEST = -18 * STEP, 16 * STEP  # codes; LDR white is 0
+OFFSET = 2048  # of a stored difference, so that 12 bits hold ±32 stops
+COLOUR_FULL = 3.0  # stops of bias at which a cell of the table has its full colour
+TRUTH = "truth"
+# Of the source's 8-bit values under eq. 1's γ = 2. The page gets this table, so both sides round alike.
+SOURCE_CODES = np.rint(STEP * np.log2(np.maximum((np.arange(256) / 255.0) ** 2, 2.0 ** (DARKEST / STEP)))).astype(
+    np.int32
+)
+
+
+@dataclass(frozen=True)
+class Plate:
+    """A case made ready for the page. source: H×W×3 uint8. layers: lossless WebP by method, and of the truth."""
+
+    name: str
+    exposure: str
+    level: float
+    share: float
+    source: np.ndarray
+    layers: dict[str, bytes]
+    rows: list[dict[str, Any]]
+
+    @property
+    def size(self) -> int:
+        """Bytes on the page, about: base64 makes four of three."""
+        return (sum(map(len, self.layers.values())) + self.source.size // 2) * 4 // 3
+
+
+class Album:
+    """Chooses at most `limit` pictures for the page as results come by, and keeps those only.
+
+    From each scene and kind of exposure the first picture comes before any second one; among equals chance
+    decides, by a hash of the name, so that the choice is the same in every run and spread over the scenes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._seen: dict[tuple[str, str], int] = {}
+        self._kept: dict[str, list[tuple[int, int, Plate]]] = {kind: [] for kind in KINDS}
+
+    def offer(self, result: Result) -> None:
+        """Consider a result; its pictures are encoded at once if it is taken."""
+        case = result.case
+        order = self._seen.get((case.scene, case.exposure), 0)
+        self._seen[case.scene, case.exposure] = order + 1
+        kept = self._kept[case.exposure]
+        key = (order, zlib.crc32(case.name.encode()))
+        if self.limit < 1 or (len(kept) == self.limit and key > kept[-1][:2]):
+            return
+        kept.append((*key, _plate(result)))
+        kept.sort(key=lambda entry: entry[:2])
+        del kept[self.limit :]
+
+    def plates(self) -> list[Plate]:
+        """The chosen pictures: an equal number of each kind while they last, ordered by kind and name."""
+        queues = [[entry[2] for entry in kept] for kept in self._kept.values() if kept]
+        chosen: list[Plate] = []
+        while any(queues) and len(chosen) < self.limit:
+            chosen.extend(queue.pop(0) for queue in queues if queue)
+        kinds = list(KINDS)
+        return sorted(chosen[: self.limit], key=lambda plate: (kinds.index(plate.exposure), plate.name))
+
+
+def encode_layer(linear: np.ndarray, source: np.ndarray) -> bytes:
+    """A linear H×W×3 picture as differences of log2 from its 8-bit source: lossless WebP, 2H×W, high plane first."""
+    logs = np.log2(np.maximum(linear.astype(np.float64), 2.0 ** (DARKEST / STEP)))
+    codes = np.clip(np.rint(STEP * logs), DARKEST, BRIGHTEST).astype(np.int32)
+    stored = codes - SOURCE_CODES[source] + OFFSET
+    planes = np.concatenate([stored >> 4, stored & 15]).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(planes).save(buffer, "WEBP", lossless=True, quality=30, method=2)
+    return buffer.getvalue()
+
+
+def decode_layer(data: bytes, source: np.ndarray) -> np.ndarray:
+    """The inverse of `encode_layer`, float32, within 1/128 stop between 2^-18 and 2^16; what the page's script does."""
+    planes = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(np.int32)
+    high, low = np.split(planes, 2)
+    codes = SOURCE_CODES[source] + (high * 16 + low) - OFFSET
+    return np.where(codes > DARKEST, np.exp2(codes / STEP), 0.0).astype(np.float32)
+
+
+def build_page(
+    album: Album,
+    summary: dict[str, list[MethodScore]],
+    sentences: Sequence[str],
+    settings: dict[str, Any],
+    budget: int = BUDGET,
+) -> str:
+    """The whole page as HTML, under about `budget` bytes: pictures are made smaller until they fit.
+
+    Names of files and methods are data: escaped in the markup, and put in place by the script as text only.
+    """
+    plates = _within(album.plates(), budget)
+    order = [score.method for score in next(iter(summary.values()))]
+    data = {
+        "step": STEP,
+        "darkest": DARKEST,
+        "brightest": BRIGHTEST,
+        "offset": OFFSET,
+        "sourceCodes": SOURCE_CODES.tolist(),
+        "methods": order,
+        "pictures": [_picture(plate, order) for plate in plates],
+    }
+    figure = base64.b64encode(report.figure(summary, "svg", dark=True)).decode()
+    parts = {
+        "verdict": "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences),
+        "tables": "".join(_tables(scores) for scores in summary.values()),
+        "figure": f'<img alt="Scores by share and by stops" src="data:image/svg+xml;base64,{figure}">',
+        "settings": html.escape(", ".join(f"{key} {_said(value)}" for key, value in settings.items() if value)),
+        # `<` alone could end the script element or open a comment inside it (HTML Standard, 4.12.1.3)
+        "data": json.dumps(data, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c"),
+    }
+    template = files("ldr2hdr_cli.evaluation").joinpath("page.html").read_text(encoding="utf-8")
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
+
+
+def _plate(result: Result) -> Plate:
+    case = result.case
+    source = _codes(_smaller(case.ldr, SIDE))
+    pictures = {TRUTH: case.truth, **result.pictures}
+    layers = {_key(name): encode_layer(_smaller(picture, SIDE), source) for name, picture in pictures.items()}
+    return Plate(case.name, case.exposure, case.level, case.share, source, layers, result.rows)
+
+
+def _key(name: str) -> str:
+    """Methods are kept apart from the truth, whatever they are called."""
+    return name if name == TRUTH else f"method {name}"
+
+
+def _within(plates: list[Plate], budget: int) -> list[Plate]:
+    for _ in range(6):
+        total = sum(plate.size for plate in plates)
+        if total <= budget:
+            break
+        factor = 0.95 * (budget / total) ** 0.5
+        plates = [_shrunk(plate, factor) for plate in plates]
+    return plates
+
+
+def _shrunk(plate: Plate, factor: float) -> Plate:
+    side = max(16, int(max(plate.source.shape[:2]) * factor))
+    source = _codes(_smaller(plate.source.astype(np.float32) / 255, side))
+    layers = {
+        name: encode_layer(_smaller(decode_layer(data, plate.source), side), source)
+        for name, data in plate.layers.items()
+    }
+    return replace(plate, source=source, layers=layers)
+
+
+def _smaller(picture: np.ndarray, side: int) -> np.ndarray:
+    height, width = picture.shape[:2]
+    factor = side / max(height, width)
+    if factor >= 1:
+        return picture
+    shape = max(1, round(width * factor)), max(1, round(height * factor))
+    return cv2.resize(picture, shape, interpolation=cv2.INTER_AREA)
+
+
+def _codes(encoded: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(encoded * 255), 0, 255).astype(np.uint8)
+
+
+def _picture(plate: Plate, order: Sequence[str]) -> dict[str, Any]:
+    buffer = io.BytesIO()
+    Image.fromarray(plate.source).save(buffer, "WEBP", lossless=True, quality=30, method=2)
+    rows = {row["method"]: row for row in plate.rows}
+    height, width = plate.source.shape[:2]
+    about = {"share": f"{plate.level:g} % asked", "mild": f"{plate.level:.2f} stops over", "given": "given"}
+    return {
+        "name": plate.name,
+        "kind": KINDS[plate.exposure],
+        "about": f"{about[plate.exposure]}, {plate.share:.1f} % of the pixels clipped",
+        "width": width,
+        "height": height,
+        "source": _url(buffer.getvalue()),
+        "truth": _url(plate.layers[TRUTH]),
+        "layers": [_url(plate.layers[_key(method)]) for method in order],
+        "numbers": [_numbers(rows[method]) for method in order],
+        "errors": [rows[m][HEADLINE] if isfinite(rows[m][HEADLINE]) else None for m in order],
+    }
+
+
+def _numbers(row: dict[str, Any]) -> list[list[str]]:
+    """Label and value of what is shown under a picture."""
+    shown = ((key, row.get(key)) for key in SHOWN)
+    return [
+        [METRICS[key].label, f"{report.show(Estimate(value, value, value), key, False)} {METRICS[key].unit}".strip()]
+        for key, value in shown
+        if value is not None
+    ]
+
+
+def _url(data: bytes) -> str:
+    return "data:image/webp;base64," + base64.b64encode(data).decode()
+
+
+def _tables(scores: Sequence[MethodScore]) -> str:
+    """One kind of exposure: the metrics and the bins, side by side, a row for each method."""
+    keys = [key for key in SHOWN if any(isfinite(score.metrics[key].mean) for score in scores)]
+    arrow = {-1: "less is better", 0: "nearest to 0 is best", 1: "more is better"}
+    first = scores[0]
+    head = "".join(
+        f'<th title="{arrow[METRICS[key].better]}">{html.escape(METRICS[key].label)}'
+        f"<small>{html.escape(METRICS[key].unit) or '&nbsp;'}</small></th>"
+        for key in keys
+    )
+    bins = "".join(f"<th>{name}<small>stops</small></th>" for name in BIN_NAMES)
+    best = {key: _best([score.metrics[key].mean for score in scores], METRICS[key].better) for key in keys}
+    body = "".join(_table_row(score, index, keys, best) for index, score in enumerate(scores))
+    return (
+        f"<section class=scores><h2>{html.escape(KINDS[first.exposure])}<small>{first.cases} pictures, "
+        f"{first.scenes} scenes</small></h2><div class=scroll><table><thead><tr><th></th>"
+        f"<th colspan={len(keys)} class=group>mean, with 95 % interval over scenes</th>"
+        f"<th colspan={len(BIN_NAMES)} class=group>RMSE and bias by stops of the truth above the clip level</th></tr>"
+        f"<tr><th class=name>method</th>{head}{bins}</tr></thead><tbody>{body}</tbody></table></div></section>"
+    )
+
+
+def _table_row(score: MethodScore, index: int, keys: Sequence[str], best: dict[str, int | None]) -> str:
+    cells = [f"<th class=name>{html.escape(score.method)}</th>"]
+    for key in keys:
+        estimate = score.metrics[key]
+        mark = " class=best" if best[key] == index else ""
+        low, high = (report.show(Estimate(end, end, end), key, False) for end in estimate[1:])
+        interval = f"{low} … {high}" if isfinite(estimate.low) else "&nbsp;"
+        cells.append(f"<td{mark}>{report.show(estimate, key, False)}<small>{interval}</small></td>")
+    for entry in score.bins:
+        if not entry.count:
+            cells.append("<td>–<small>&nbsp;</small></td>")
+            continue
+        strength = min(1.0, abs(entry.bias.mean) / COLOUR_FULL) * 0.75
+        colour = "226 122 38" if entry.bias.mean > 0 else "54 124 214"
+        cells.append(
+            f'<td style="background:rgb({colour} / {strength:.2f})">{entry.rmse.mean:.2f}'
+            f"<small>{entry.bias.mean:+.2f}</small></td>"
+        )
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _best(means: Sequence[float], better: int) -> int | None:
+    worth = [-abs(mean) if better == 0 else better * mean for mean in means]
+    finite = [index for index, value in enumerate(worth) if isfinite(value)]
+    return max(finite, key=lambda index: worth[index]) if finite else None
+
+
+def _said(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
