@@ -47,9 +47,9 @@ def fit_curve(prediction: np.ndarray, truth: np.ndarray, well_exposed: np.ndarra
     colour, and no clipped pixel takes part.
 
     prediction, truth: linear, H×W×3. well_exposed: bool, H×W or H×W×3.
-    Returns a function from an array of any shape to float32 of that shape; negative values count as 0, and
-    0 stays 0; NaN stays NaN. It includes the scale, so `align_scale` is not needed as well. With fewer than 16 usable values
-    it is the factor of `align_scale` alone.
+    Returns a function from an array of any shape to float32 of that shape; negative values count as 0, 0 stays
+    0 and NaN stays NaN. It includes the scale, so `align_scale` is not needed as well. With fewer than 16
+    usable values it is the factor of `align_scale` alone.
     """
     log_prediction, log_truth = _well_exposed_logs(prediction, truth, well_exposed)
     if log_prediction.size < 16:

@@ -135,6 +135,8 @@ def cvvdp_jod(
     import torch
 
     metric = _cvvdp(float(peak), device)
+    if np.isnan(prediction).any() or np.isnan(truth).any():
+        return nan
     height, width = truth.shape[:2]
     margin = ((0, max(0, SMALLEST_CVVDP - height)), (0, max(0, SMALLEST_CVVDP - width)), (0, 0))
     shown = (np.pad(_shown(_finite(p), peak, white), margin, mode="edge") for p in (prediction, truth))

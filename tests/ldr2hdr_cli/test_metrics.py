@@ -282,6 +282,8 @@ def test_colorvideovdp_without_a_network(monkeypatch):
     assert scores[0] == pytest.approx(10.0, abs=1e-4)
     assert scores[0] > scores[1] > scores[2]
     assert metrics.cvvdp_jod(np.ones((1, 1, 3), np.float32), np.ones((1, 1, 3), np.float32)) == pytest.approx(10)
+    badly[3, 4] = np.nan
+    assert math.isnan(metrics.cvvdp_jod(badly, truth))
     assert "cvvdp_jod" in metrics.score(truth, truth, truth > 1)
 
 
