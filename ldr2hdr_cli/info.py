@@ -28,15 +28,7 @@ def describe(path: Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise Ldr2hdrError(f"{path} does not exist or is not a file; check the name.")
-    readers = {
-        ".exr": _exr,
-        ".hdr": _radiance,
-        ".pic": _radiance,
-        ".safetensors": _weights,
-        ".pth": _weights,
-        ".pt": _weights,
-    }
-    found = readers.get(path.suffix.lower(), _plate)(path)
+    found = _READERS.get(path.suffix.lower(), _plate)(path)
     return {"path": str(path), "kind": found.pop("kind"), "bytes": path.stat().st_size, **found}
 
 
@@ -150,6 +142,16 @@ def _plate(path: Path) -> dict[str, Any]:
     found.pop("path", None)
     # What does not apply to a still (a frame rate, a timecode) is left out rather than shown as nothing.
     return {name: value for name, value in found.items() if value is not None and value not in ([], {}, "")}
+
+
+_READERS = {
+    ".exr": _exr,
+    ".hdr": _radiance,
+    ".pic": _radiance,
+    ".safetensors": _weights,
+    ".pth": _weights,
+    ".pt": _weights,
+}
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,141 @@
+"""What `describe` says of files whose contents are known."""
+
+import io
+import json
+from fractions import Fraction
+
+import numpy as np
+import OpenEXR
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from ldr2hdr_cli.exr import frame_attributes, write_exr
+from ldr2hdr_cli.info import describe, light_statistics, render
+from ldr2hdr_cli.radiance import write_radiance
+from model.checkpoint import save_network
+from model.errors import Ldr2hdrError
+from model.masked_unet import MaskedUNet, NetworkConfig
+
+
+def attributes():
+    return frame_attributes(
+        chromaticities=(0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290),
+        frame_rate=Fraction(25),
+        timecode="10:00:00:05",
+        pixel_aspect=1.0,
+        source="plate [red].mov",
+        frame_number=3,
+        weights_sha256="ab" * 32,
+        settings={"gamma": "2.0"},
+    )
+
+
+def shown(description):
+    text = io.StringIO()
+    Console(file=text, width=200).print(render(description))
+    return text.getvalue()
+
+
+def test_light_by_hand():
+    pixels = np.full((10, 100, 3), 0.5, np.float32)
+    pixels[0, :50] = 8.0
+    pixels[0, 50:52, 1] = 2.0
+    found = light_statistics(pixels)
+    assert found["minimum"] == 0.5
+    assert found["maximum"] == 8.0
+    assert found["median"] == 0.5
+    assert found["share_above_one"] == pytest.approx(52 / 1000)
+    assert found["stops"] == pytest.approx(4.0, abs=1e-3)  # from 0.5 to 8
+    assert (found["nan"], found["infinite"]) == (0, 0)
+
+
+def test_light_counts_what_is_not_finite_and_leaves_it_out():
+    pixels = np.ones((4, 4, 3), np.float32)
+    pixels[0, 0, 0], pixels[1, 1], pixels[2, 2, 2] = np.nan, np.inf, -1
+    found = light_statistics(pixels)
+    assert (found["nan"], found["infinite"], found["minimum"], found["maximum"]) == (1, 3, -1.0, 1.0)
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_a_picture_without_light_has_no_stops(value):
+    found = light_statistics(np.full((2, 2, 3), value, np.float32))
+    assert found["stops"] is None
+    json.dumps(found, allow_nan=False)
+
+
+def test_exr(tmp_path):
+    pixels = np.full((6, 9, 3), 0.25, np.float32)
+    pixels[0] = 4.0
+    write_exr(tmp_path / "a.exr", pixels, np.full((6, 9), 77.0, np.float32), attributes(), compression="piz")
+    found = json.loads(json.dumps(describe(tmp_path / "a.exr"), allow_nan=False))
+    assert (found["kind"], found["width"], found["height"]) == ("exr", 9, 6)
+    assert found["bytes"] == (tmp_path / "a.exr").stat().st_size
+    assert found["channels"] == {"R": "half", "G": "half", "B": "half", "A": "half"}
+    assert found["compression"] == "piz"
+    assert found["light"]["maximum"] == 4.0  # alpha is no light
+    assert found["light"]["stops"] == 4.0
+    assert found["attributes"]["framesPerSecond"] == "25"
+    assert found["attributes"]["timeCode"] == "10:00:00:05"
+    assert found["attributes"]["ldr2hdr/frame"] == 3
+    assert found["attributes"]["chromaticities"] == pytest.approx([0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290])
+    text = shown(found)
+    assert "plate [red].mov" in text  # not taken for markup
+    assert "lin_rec709_scene" in text
+    assert "16.67 %" in text  # 1 row of 6 above 1.0
+
+
+def test_an_exr_that_is_not_ours(tmp_path):
+    depth = np.linspace(1, 4, 12, dtype=np.float32).reshape(3, 4)
+    OpenEXR.File({"compression": OpenEXR.NO_COMPRESSION}, {"depth.Z": depth}).write(str(tmp_path / "z.exr"))
+    found = describe(tmp_path / "z.exr")
+    assert found["channels"] == {"depth.Z": "float"}
+    assert found["compression"] == "none"
+    assert (found["light"]["minimum"], found["light"]["maximum"]) == (1.0, 4.0)
+
+
+def test_radiance(tmp_path):
+    pixels = np.full((16, 32, 3), 0.5, np.float32)
+    pixels[:4] = 8.0
+    write_radiance(tmp_path / "a.hdr", pixels, attributes())
+    found = describe(tmp_path / "a.hdr")
+    assert (found["kind"], found["width"], found["height"]) == ("radiance", 32, 16)
+    assert found["light"]["share_above_one"] == 0.25
+    assert found["light"]["stops"] == 4.0
+    assert found["attributes"]["SOFTWARE"] == "ldr2hdr 0.1.0"
+    assert found["attributes"]["ldr2hdr/frame"] == "3"
+
+
+def test_weights(tmp_path):
+    torch.manual_seed(0)
+    network = MaskedUNet(NetworkConfig(base_channels=2, depth=2))
+    save_network(network, tmp_path / "w.safetensors", {"ldr2hdr.status": "provisional", "ldr2hdr.licence": "CC0-1.0"})
+    (tmp_path / "w.md").write_text("# Weights\n\nTrained on two\nphotographs.\n\nMore.\n")
+    found = json.loads(json.dumps(describe(tmp_path / "w.safetensors"), allow_nan=False))
+    assert found["kind"] == "weights"
+    assert found["provisional"] is True
+    assert found["parameters"] == sum(tensor.numel() for tensor in network.parameters())
+    assert (found["config"]["base_channels"], found["config"]["depth"]) == (2, 2)
+    assert found["metadata"] == {"licence": "CC0-1.0", "status": "provisional"}
+    assert found["card"] == "Trained on two photographs."
+    assert "provisional" in shown(found)
+    save_network(network, tmp_path / "w.pth")
+    assert describe(tmp_path / "w.pth")["provisional"] is False
+
+
+def test_a_photograph(tmp_path):
+    Image.new("RGB", (20, 10), (200, 100, 50)).save(tmp_path / "a.jpg")
+    found = json.loads(json.dumps(describe(tmp_path / "a.jpg"), allow_nan=False))
+    assert (found["width"], found["height"], found["bit_depth"]) == (20, 10, 8)
+    assert "timecode" not in found
+    assert "20" in shown(found)
+
+
+@pytest.mark.parametrize("name", ["a.exr", "a.hdr", "a.safetensors", "a.pth", "a.jpg"])
+def test_what_it_is_not(tmp_path, name):
+    with pytest.raises(Ldr2hdrError, match=name):
+        describe(tmp_path / name)
+    (tmp_path / name).write_text("no such thing")
+    with pytest.raises(Ldr2hdrError, match=name):
+        describe(tmp_path / name)
