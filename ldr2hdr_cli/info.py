@@ -64,7 +64,7 @@ def _exr(path: Path) -> dict[str, Any]:
 
     planes, attributes = read_planes(path)
     height, width = next(iter(planes.values())).shape
-    colour = [name for name in ("R", "G", "B") if name in planes] or [name for name in planes if name != "A"]
+    colour: list[str] = [name for name in ("R", "G", "B") if name in planes] or [name for name in planes if name != "A"]
     pixels = np.stack([planes[name].astype(np.float32) for name in colour or planes], axis=-1)
     compression = attributes.pop("compression").name.removesuffix("_COMPRESSION").lower()
     types = {"float16": "half", "float32": "float", "uint32": "uint"}
