@@ -175,7 +175,7 @@ METHODS: dict[str, Operator] = {
 
 def _with_luminance(plate: Plate, luminance: np.ndarray) -> np.ndarray:
     """The picture with its luminance replaced and its chromaticities kept; black stays black."""
-    ratio = np.where(plate.luminance > 0, luminance / np.maximum(plate.luminance, 1e-12), 0.0)
+    ratio = luminance / np.maximum(plate.luminance, 1e-12)
     return (plate.linear * ratio[..., None]).astype(np.float32)
 
 

@@ -291,7 +291,9 @@ def test_colorvideovdp_clamps_to_the_peak():
     pytest.importorskip("pycvvdp")
     truth = np.full((32, 32, 3), 0.5, np.float32)
     truth[8:24, 8:24] = 20.0
-    assert metrics.cvvdp_jod(truth * np.where(truth > 1, 2, 1), truth, peak=1000.0) == pytest.approx(10, abs=1e-4)
+    brighter = (truth * np.where(truth > 1, 2, 1)).astype(np.float32)
+    assert metrics.cvvdp_jod(brighter, truth, peak=1000.0) == pytest.approx(10, abs=1e-4)  # 2000 and 4000 cd/m²
+    assert metrics.cvvdp_jod(brighter, truth, peak=8000.0) < 9.9
 
 
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch):

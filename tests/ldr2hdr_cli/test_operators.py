@@ -90,6 +90,14 @@ def test_enhancement_stops_at_edges(method):
     assert lift_bright > 1.2
 
 
+@pytest.mark.parametrize("method", ["rempel2007", "kovaleski2014"])
+def test_enhancement_fades_with_distance(method):
+    """σ is a seventh of the picture's side or less, so a corner of a bright surround is out of a lamp's reach."""
+    lift = expand(lamp(240, 12, surround=0.94), method)[..., 1] / 0.94**2 - 1
+    assert lift[120, 136] > 0.1
+    assert lift[2, 2] < 0.1 * lift[120, 136]
+
+
 def cross_bilateral_by_hand(values, guide, sigma, sigma_range):
     """The sum over all pixels that the grid approximates."""
     y, x = np.mgrid[: values.shape[0], : values.shape[1]]
