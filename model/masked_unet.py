@@ -150,41 +150,51 @@ class MaskedUNet(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, ldr: Tensor, mask: Tensor) -> Tensor:
+        features, masks = self.encode(ldr, mask)
+        x, x_mask = features.pop(), masks.pop()
+        for level in reversed(range(self.config.depth)):
+            x, x_mask = self.decode_level(level, x, x_mask, features.pop(), masks.pop())
+        return x
+
+    def encode(self, ldr: Tensor, mask: Tensor) -> tuple[list[Tensor], list[Tensor | None]]:
+        """The normalised picture and the features of every level, deepest last, and the mask that each carries.
+
+        As skips they carry masks of ones, in one channel for all, or those of their layer (`config.skip_mask`); the
+        deepest carries its layer's. Masks are None unless `masking` is "feature".
+        """
         self._check(ldr, mask)
         image = ((ldr - self.mean) / self.std).to(next(self.parameters()).dtype)
         mask = mask.to(image.dtype)
         if self.config.masking == "input":
             image = image * mask
-        if self.config.masking != "feature":
-            return self._decode(*self._encode(image, None))
-        return self._decode(*self._encode(image, mask))
-
-    def _encode(self, image: Tensor, mask: Tensor | None) -> tuple[list[Tensor], list[Tensor | None]]:
-        """Features and masks of every level, the picture's own first."""
-        features, masks = [image], [mask]
+        features: list[Tensor] = [image]
+        masks: list[Tensor | None] = []
+        current = mask if self.config.masking == "feature" else None
         for layer in self.encoder:
-            features.append(_activate(layer(features[-1], mask), self.config.encoder_activation))
-            mask = None if mask is None else layer.update(mask)
-            masks.append(mask)
-        return features, masks
+            features.append(_activate(layer(features[-1], current), self.config.encoder_activation))
+            if current is None:
+                masks.append(None)
+            else:
+                ones = self.config.skip_mask == "ones"
+                masks.append(torch.ones_like(current[:, :1]) if ones else current)
+                current = layer.update(current)
+        return features, [*masks, current]
 
-    def _decode(self, features: list[Tensor], masks: list[Tensor | None]) -> Tensor:
-        """Nearest ×2, the skip joined, one convolution; the last one is linear."""
-        x, mask = features.pop(), masks.pop()
-        for level in reversed(range(self.config.depth)):
-            layer, skip, skip_mask = self.decoder[level], features.pop(), masks.pop()
-            x = F.interpolate(x, scale_factor=2, mode="nearest")
-            if mask is not None and skip_mask is not None:
-                mask = F.interpolate(mask, scale_factor=2, mode="nearest")
-                if self.config.skip_mask == "encoder":
-                    skip = skip * skip_mask
-                else:
-                    skip_mask = torch.ones_like(skip_mask[:, :1])
-            x = layer(x, mask, skip)
-            if level > 0:
-                x = _activate(x, self.config.decoder_activation)
-                mask = None if mask is None else layer.update(mask, skip_mask)
-        return x
+    def decode_level(
+        self, level: int, x: Tensor, mask: Tensor | None, skip: Tensor, skip_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Nearest ×2, the skip joined, one convolution; that of level 0 is linear and needs no mask after it."""
+        layer = self.decoder[level]
+        x = F.interpolate(x, scale_factor=2, mode="nearest")
+        if mask is not None:
+            mask = F.interpolate(mask, scale_factor=2, mode="nearest")
+        if skip_mask is not None and self.config.skip_mask == "encoder":
+            skip = skip * skip_mask
+        x = layer(x, mask, skip)
+        if level == 0:
+            return x, None
+        updated = None if mask is None else layer.update(mask, skip_mask)
+        return _activate(x, self.config.decoder_activation), updated
 
     def _check(self, ldr: Tensor, mask: Tensor) -> None:
         if ldr.ndim != 4 or ldr.shape[1] != 3 or mask.shape != ldr.shape:

@@ -11,6 +11,7 @@ import torch
 
 from model.exposure import LOG_RANGE, Transfer, compose_hdr, exposure_mask, linearise
 from model.masked_unet import MaskedUNet, receptive_radius
+from model.selective import reconstruct_where
 from model.tiling import Tile, bytes_per_pixel, clipped_region, largest_tile, plan, window
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -118,7 +119,15 @@ class Reconstructor:
             with torch.inference_mode():
                 images = self._upload(ldr, group, self.net.mean.flatten().tolist())
                 masks = self._upload(mask, group, [0.0] * 3)  # padding is invalid
-                output = self.net(images, masks).float().clamp_(*LOG_RANGE).permute(0, 2, 3, 1).cpu().numpy()
+                needed = _needed(masks, group, *ldr.shape[:2])
+                output = (
+                    reconstruct_where(self.net, images, masks, needed)
+                    .float()
+                    .clamp_(*LOG_RANGE)
+                    .permute(0, 2, 3, 1)
+                    .cpu()
+                    .numpy()
+                )
             for one, log_tile in zip(group, output, strict=True):
                 rows, columns = one.inside(*ldr.shape[:2])
                 yield one, log_tile[: rows.stop - rows.start, : columns.stop - columns.start]
@@ -164,6 +173,15 @@ class Reconstructor:
         else:
             return False
         return True
+
+
+def _needed(masks: torch.Tensor, tiles: list[Tile], height: int, width: int) -> torch.Tensor:
+    """Where eq. 1 will take the output, bool (N, H, W): clipped, and not padding."""
+    needed = (masks < 1).any(1)
+    for slot, one in zip(needed, tiles, strict=True):
+        slot[max(height - one.top, 0) :] = False
+        slot[:, max(width - one.left, 0) :] = False
+    return needed
 
 
 def _checked(ldr: np.ndarray) -> np.ndarray:

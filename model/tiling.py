@@ -7,9 +7,9 @@ import numpy as np
 from model.masked_unet import NetworkConfig, receptive_radius
 
 # Peak memory of one forward pass per pixel: so many feature maps of `base_channels` at full resolution, and so many
-# bytes for the picture, its mask and the output in float32. Peak resident sizes measured at 1536×1024 on the CPU: 625
-# and 1,213 bytes at widths 32 and 64 in fp32, 466 at 32 in bf16; this formula gives 790, 1,430 and 470.
-MAPS_AT_PEAK = 5.0
+# bytes for the picture, its mask and the output. Peak resident sizes measured at 1536×1024, all of it clipped, on the
+# CPU: 239, 276 and 560 bytes at widths 16, 32 and 64 in fp32, 220 at 32 in bf16; this gives 259, 368, 585 and 259.
+MAPS_AT_PEAK = 1.7
 BYTES_BESIDES = 150
 
 

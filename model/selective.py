@@ -1,0 +1,110 @@
+"""The same forward pass, run only where something downstream needs it.
+
+Eq. 1 takes the network's output only where a pixel is clipped. The encoder runs once over the whole picture; each
+decoder level runs on the blocks that hold an output which the next level reads. What is computed there equals
+`MaskedUNet.forward` up to rounding, and no full-size feature map of the decoder is ever held.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.masked_unet import MaskedUNet
+
+BLOCK = 64
+"""Side of a block in pixels of its own level. A rim around it is computed and thrown away."""
+
+TOGETHER = 4
+"""Blocks in one convolution: enough to fill a processor, few enough to stay in its cache."""
+
+RIM = 2
+"""Pixels around a block: one is read by its convolution; two, so that the level below is cut at a whole pixel."""
+
+
+def reconstruct_where(net: MaskedUNet, ldr: Tensor, mask: Tensor, needed: Tensor) -> Tensor:
+    """Y of eq. 1, (N, 3, H, W), right where `needed`, anything elsewhere.
+
+    ldr, mask: (N, 3, H, W), as for `MaskedUNet.forward`. needed: bool (N, H, W).
+    """
+    features, masks = net.encode(ldr, mask)
+    wanted = _wanted(needed[:, None], net.config.depth)
+    x, x_mask = features.pop(), masks.pop()
+    for level in reversed(range(net.config.depth)):
+        x, x_mask = _decode(net, level, x, x_mask, features.pop(), masks.pop(), wanted[level])
+    return x
+
+
+def _wanted(needed: Tensor, depth: int) -> list[Tensor]:
+    """What each level must give, at its own resolution: a convolution reads one pixel around, then it is halved."""
+    wanted = [needed]
+    for _ in range(depth - 1):
+        around = F.max_pool2d(wanted[-1].float(), 3, 1, 1)
+        wanted.append(F.max_pool2d(around, 2) > 0)
+    return wanted
+
+
+def _decode(
+    net: MaskedUNet,
+    level: int,
+    x: Tensor,
+    mask: Tensor | None,
+    skip: Tensor,
+    skip_mask: Tensor | None,
+    wanted: Tensor,
+) -> tuple[Tensor, Tensor | None]:
+    """One decoder level in blocks, or whole where that is a block or two."""
+    height, width = skip.shape[2:]
+    if height * width <= 4 * BLOCK**2:
+        return net.decode_level(level, x, mask, skip, skip_mask)
+    # Zeros around the picture are what the convolution's own padding would be; at the far sides they also fill the
+    # last blocks.
+    low = (RIM // 2, RIM // 2 + BLOCK // 2)
+    own = (RIM, RIM + BLOCK)
+    x, skip = _bordered(x, *low), _bordered(skip, *own)
+    mask = None if mask is None else _bordered(mask, *low)
+    skip_mask = None if skip_mask is None else _bordered(skip_mask, *own)
+    channels = net.config.channels()[level]
+    out = skip.new_empty(len(skip), height + BLOCK, width + BLOCK, channels).permute(0, 3, 1, 2)
+    out_mask = torch.empty_like(out) if mask is not None and level > 0 else None
+    for places in _places(wanted):
+        y, y_mask = net.decode_level(
+            level,
+            _cut(x, places, BLOCK // 2 + RIM, 2),
+            None if mask is None else _cut(mask, places, BLOCK // 2 + RIM, 2),
+            _cut(skip, places, BLOCK + 2 * RIM, 1),
+            None if skip_mask is None else _cut(skip_mask, places, BLOCK + 2 * RIM, 1),
+        )
+        _paste(out, y, places)
+        if out_mask is not None and y_mask is not None:
+            _paste(out_mask, y_mask, places)
+    crop = (slice(None), slice(None), slice(height), slice(width))
+    return out[crop], None if out_mask is None else out_mask[crop]
+
+
+def _places(wanted: Tensor) -> Iterator[list[tuple[int, int, int]]]:
+    """Picture, top and left of every block that is wanted, a few at a time."""
+    blocks = F.max_pool2d(wanted.float(), BLOCK, ceil_mode=True)[:, 0] > 0
+    places = [(n, row * BLOCK, column * BLOCK) for n, row, column in blocks.nonzero().tolist()]
+    for start in range(0, len(places), TOGETHER):
+        yield places[start : start + TOGETHER]
+
+
+def _bordered(x: Tensor, before: int, after: int) -> Tensor:
+    return F.pad(x, (before, after, before, after)).contiguous(memory_format=torch.channels_last)
+
+
+def _cut(x: Tensor, places: list[tuple[int, int, int]], side: int, scale: int) -> Tensor:
+    """The blocks at `places` of a bordered map whose resolution is 1/scale of the level's."""
+    return torch.cat(
+        [
+            x[n : n + 1, :, top // scale : top // scale + side, left // scale : left // scale + side]
+            for n, top, left in places
+        ]
+    ).contiguous(memory_format=torch.channels_last)
+
+
+def _paste(out: Tensor, blocks: Tensor, places: list[tuple[int, int, int]]) -> None:
+    for block, (n, top, left) in zip(blocks, places, strict=True):
+        out[n, :, top : top + BLOCK, left : left + BLOCK] = block[:, RIM : RIM + BLOCK, RIM : RIM + BLOCK]
