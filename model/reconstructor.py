@@ -123,6 +123,7 @@ class Reconstructor:
                 output = (
                     reconstruct_where(self.net, images, masks, needed)
                     .float()
+                    .masked_fill_(~needed[:, None], 0)
                     .clamp_(*LOG_RANGE)
                     .permute(0, 2, 3, 1)
                     .cpu()
