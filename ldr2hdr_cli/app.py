@@ -219,7 +219,7 @@ def convert(
             half=not float_,
             compression=compression.value,
             dwa_level=dwa_level,
-            preview=preview_curve.value if preview else "none",
+            preview=("plain" if preview_curve.value == "plain" else "filmic") if preview else "none",
             max_pixels=max_pixels,
             overwrite=overwrite,
             verify=verify,

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -54,7 +54,7 @@ class Request:
     half: bool
     compression: str
     dwa_level: float
-    preview: str
+    preview: Literal["none", "filmic", "plain"]
     max_pixels: int
     overwrite: bool
     verify: bool
@@ -114,10 +114,13 @@ def _operator(request: Request, display: Display) -> tuple[pipeline.Expand, job.
         "version": __version__,
     }
     if request.method != "network":
-        from ldr2hdr_cli.operators import expand
+        from ldr2hdr_cli.operators import THRESHOLD, expand
+        from model.exposure import linearise
 
-        settings = job.Settings(**decided)
-        return (lambda ldr: expand(ldr, request.method, gamma=request.gamma)), settings, 0.96
+        def operator(ldr: np.ndarray) -> np.ndarray:
+            return expand(ldr, request.method, linear=linearise(ldr, request.transfer, request.gamma))
+
+        return operator, job.Settings(**decided), THRESHOLD
     from model.checkpoint import load_network, weights_sha256
     from model.reconstructor import Reconstructor
 
@@ -154,7 +157,9 @@ def _writer(request: Request, settings: job.Settings) -> Callable[[pipeline.Work
     def write(work: pipeline.Work, hdr: np.ndarray) -> int:
         hdr = hdr * np.float32(2**request.exposure) if request.exposure else hdr
         if request.preview != "none":
-            strip = preview_strip(work.frame.pixels, hdr, curve=request.preview, transfer=request.transfer)  # type: ignore[arg-type]
+            strip = preview_strip(
+                work.frame.pixels, hdr, curve=request.preview, transfer=request.transfer, gamma=request.gamma
+            )
             write_preview(work.output.with_suffix(".preview.png"), strip)
         plate = work.plate
         number = work.item.input.number
