@@ -158,10 +158,11 @@ def _save_inputs(cases: Iterator[Case], folder: Path) -> None:
 
     _make(folder)
     count = 0
-    for count, case in enumerate(cases, 1):
+    for case in cases:
         buffer = io.BytesIO()
         Image.fromarray((case.ldr * 255 + 0.5).astype("uint8")).save(buffer, "PNG")
         write_atomically(folder / f"{case.name}.png", buffer.getvalue())
+        count += 1
     Console().print(f"Wrote {count} pictures to {folder}.", highlight=False, markup=False)
 
 

@@ -159,17 +159,22 @@ def given_cases(ldr_folder: Path, hdr_folder: Path, only: Sequence[str] = ()) ->
 
 
 def aligning_pixels(ldr: np.ndarray) -> np.ndarray:
-    """Where scale is aligned: bool H×W, the well-exposed pixels that lie next below the clip level.
+    """Where scale is aligned: bool H×W×3, well-exposed values that lie next below the clip level.
 
     ldr: H×W×3 in [0, 1]. A pixel counts if its brightest channel is in `WELL_EXPOSED`, which is the two stops
     below the clip level under eq. 1. A camera curve makes predictions drift from the truth towards the shadows;
     aligned on all of them, that drift would reappear as an error of the highlights, which is what Eilertsen
-    et al. 2021 warn of. Where there are too few such pixels, darker ones count too; there may be none.
+    et al. 2021 warn of. Where there are too few such pixels, darker ones count too, and then single channels
+    of pixels that are clipped in another; there may be none.
     """
-    brightest = ldr.max(axis=2)
-    for low, high in (WELL_EXPOSED, WELL_EXPOSED_FALLBACK):
-        chosen = (brightest >= low) & (brightest <= high)
-        if np.count_nonzero(chosen) >= ENOUGH:
+    brightest = ldr.max(axis=2, keepdims=True)
+    for values, (low, high) in (
+        (brightest, WELL_EXPOSED),
+        (brightest, WELL_EXPOSED_FALLBACK),
+        (ldr, WELL_EXPOSED_FALLBACK),
+    ):
+        chosen = np.broadcast_to((values >= low) & (values <= high), ldr.shape)
+        if np.count_nonzero(chosen) >= 3 * ENOUGH:
             break
     return chosen
 
@@ -189,8 +194,12 @@ def _mild_cases(truth: np.ndarray, scene: str, protocol: Protocol) -> Iterator[C
     for view, tag in _views(truth, scene, protocol, mild=True):
         rng = _rng(protocol.seed, scene, tag)
         n, sigma = _curve(rng)
-        stops = float(rng.uniform(*MILD_STOPS))
-        brightest = max(float(np.percentile(view.max(axis=2), BRIGHTEST)), 1e-12)
+        peaks = view.max(axis=2)
+        half, brightest = (max(float(value), 1e-12) for value in np.percentile(peaks, (50, BRIGHTEST)))
+        # A picture of which more than half clips is no mild case, and leaves little to align on.
+        stops = min(float(rng.uniform(*MILD_STOPS)), float(np.log2(brightest / half)))
+        if stops < MILD_STOPS[0]:
+            continue
         exposed = view * np.float32(2**stops / brightest)
         yield _photograph(f"{scene}_{tag}_mild", scene, "mild", stops, exposed, n, sigma, protocol.jpeg)
 

@@ -187,7 +187,7 @@ def show(estimate: Estimate, key: str, interval: bool = True) -> str:
     mean = f"{estimate.mean:{sign}.{digits}f}"
     if not interval or not isfinite(estimate.low):
         return mean
-    return f"{mean} ({estimate.low:{sign}.{digits}f}–{estimate.high:{sign}.{digits}f})"
+    return f"{mean} ({estimate.low:{sign}.{digits}f} to {estimate.high:{sign}.{digits}f})"
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -319,13 +319,13 @@ def _reason(scores: Sequence[MethodScore]) -> str:
     least = min(gains, key=lambda i: gains[i])
     text = (
         f"Why: against {other.method}, {best.method} gains most where the truth lies {BIN_NAMES[most]} stops above "
-        f"the clip level ({_bin_text(best, most)}, against {_bin_text(other, most)})"
+        f"the clip level ({_bin_text(best, most)}; {other.method} is {_bin_text(other, most)})"
         if gains[most] > 0
         else f"In no bin of stops is {best.method} ahead of {other.method}"
     )
     if gains[least] < 0 and least != most:
         text += (
-            f", and loses {BIN_NAMES[least]} stops above it ({_bin_text(best, least)}, against "
+            f", and loses {BIN_NAMES[least]} stops above it ({_bin_text(best, least)}; {other.method} is "
             f"{_bin_text(other, least)})"
         )
     return text + "."
@@ -333,7 +333,14 @@ def _reason(scores: Sequence[MethodScore]) -> str:
 
 def _bin_text(score: MethodScore, index: int) -> str:
     entry = score.bins[index]
-    return f"{entry.rmse.mean:.2f} stops, bias {entry.bias.mean:+.2f}"
+    return f"off by {entry.rmse.mean:.2f} stops, {_towards(entry.bias.mean)}"
+
+
+def _towards(bias: float) -> str:
+    """A bias in words: `1.79 too dark`."""
+    if abs(bias) < 0.05:
+        return "neither too dark nor too bright"
+    return f"{abs(bias):.2f} too {'bright' if bias > 0 else 'dark'}"
 
 
 def _lifted(summary: dict[str, list[MethodScore]]) -> list[str]:
@@ -346,11 +353,11 @@ def _lifted(summary: dict[str, list[MethodScore]]) -> list[str]:
     mine, plain = mild.metrics[HEADLINE].mean, clip.metrics[HEADLINE].mean
     if not (isfinite(mine) and isfinite(plain)):
         return []
-    bias = mild.metrics["bias_stops_clipped"].mean
+    bias = _towards(mild.metrics["bias_stops_clipped"].mean)
     if mine <= plain:
         return [f"{best} also leaves mild over-exposure alone: {mine:.2f} stops there, against {plain:.2f} for clip."]
     return [
-        f"Beware: {best} harms mild over-exposure: {mine:.2f} stops (bias {bias:+.2f}) there, against "
+        f"Beware: {best} harms mild over-exposure: it is off by {mine:.2f} stops there ({bias}), against "
         f"{plain:.2f} for clip. It takes bright surfaces for light sources."
     ]
 
@@ -467,10 +474,8 @@ def _draw_shares(axis: Any, scores: Sequence[MethodScore], key: str, colours: di
             lw=0,
         )
     axis.set_xlabel("pixels clipped, %")
-    axis.set_title(
-        f"{metric.label}{', ' + metric.unit if metric.unit else ''} ({'less' if metric.better < 0 else 'more'} is better)",
-        fontsize=9,
-    )
+    unit = f", {metric.unit}" if metric.unit else ""
+    axis.set_title(f"{metric.label}{unit} ({'less' if metric.better < 0 else 'more'} is better)", fontsize=9)
     axis.set_xticks(levels)
 
 

@@ -1,0 +1,164 @@
+"""`ldr2hdr evaluate` as a person types it, on tiny pictures and a tiny network."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from ldr2hdr_cli.evaluate_command import evaluate
+from ldr2hdr_cli.exr import write_exr
+from model import MaskedUNet, NetworkConfig, save_network
+from model.errors import Ldr2hdrError
+
+app = typer.Typer(pretty_exceptions_enable=False)
+app.command()(evaluate)
+SMALL = ["--size", "48", "--views", "1", "--no-cvvdp", "--jobs", "1", "--device", "cpu"]
+
+
+@pytest.fixture
+def hdr(tmp_path: Path) -> Path:
+    folder = tmp_path / "hdr"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for index, name in enumerate(("attic", "beach", "cave")):
+        coarse = np.exp2(rng.uniform(-1, 1, (6, 8, 3))).astype(np.float32)
+        picture = np.kron(coarse, np.ones((8, 8, 1), np.float32))
+        if index != 1:  # the beach has no lamp
+            picture[8:16, 8:16] *= 40
+        write_exr(folder / f"{name}.exr", picture)
+    return folder
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    import torch
+
+    torch.manual_seed(0)
+    net = MaskedUNet(NetworkConfig(base_channels=4, depth=3))
+    save_network(net, tmp_path / "tiny.safetensors")
+    return tmp_path / "tiny.safetensors"
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "160"})
+
+
+def rows_in(folder: Path) -> list[dict[str, str]]:
+    with (folder / "results.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_table_a_verdict_and_every_file(hdr: Path, weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = run("--hdr", hdr, "--weights", weights, "--method", "clip", "--method", "landis2002", "-o", out, *SMALL)
+    assert result.exit_code == 0, result.output
+    assert "A share of the pixels clipped (9 pictures of 3 scenes)" in result.output
+    assert "Mild over-exposure, no light source in view (1 picture of 1 scene)" in result.output
+    assert "is best" in result.output
+    names = {"results.csv", "results.json", "scores.svg", "scores.png", "index.html"}
+    assert {path.name for path in out.iterdir()} == names
+    rows = rows_in(out)
+    assert len(rows) == 30
+    assert {row["method"] for row in rows} == {"clip", "landis2002", "tiny"}
+    assert {row["level"] for row in rows if row["exposure"] == "share"} == {"4.0", "8.0", "12.0"}
+    document = json.loads((out / "results.json").read_text())
+    assert document["settings"]["seed"] == 0
+    means = {score["method"]: score["metrics"]["rmse_stops_clipped"]["mean"] for score in document["summary"]["share"]}
+    for method, mean in means.items():
+        per_scene: dict[str, list[float]] = {}
+        for row in rows:
+            if row["method"] == method and row["exposure"] == "share":
+                per_scene.setdefault(row["scene"], []).append(float(row["rmse_stops_clipped"]))
+        assert mean == pytest.approx(np.mean([np.mean(values) for values in per_scene.values()]))
+
+
+def test_the_number_of_jobs_changes_nothing(hdr: Path, weights: Path, tmp_path: Path) -> None:
+    for jobs in (1, 3):
+        options = [*SMALL, "--jobs", jobs, "-o", tmp_path / str(jobs), "--page-pictures", "0"]
+        result = run("--hdr", hdr, "--weights", weights, "--method", "clip", *options)
+        assert result.exit_code == 0, result.output
+    assert (tmp_path / "1" / "results.csv").read_bytes() == (tmp_path / "3" / "results.csv").read_bytes()
+
+
+def test_another_program_is_scored_on_the_inputs_that_were_saved(hdr: Path, tmp_path: Path) -> None:
+    inputs, other = tmp_path / "inputs", tmp_path / "other"
+    result = run("--hdr", hdr, "--save-inputs", inputs, *SMALL)
+    assert result.exit_code == 0 and "Wrote 10 pictures" in result.output
+    other.mkdir()
+    for path in inputs.glob("*.png"):
+        ldr = np.asarray(Image.open(path)).astype(np.float32) / 255
+        write_exr(other / f"{path.stem}.exr", 5 * ldr**2, half=False)  # what `clip` does, five times as bright
+    result = run("--hdr", hdr, "--method", "clip", "--prediction", other, "-o", tmp_path / "out", *SMALL)
+    assert result.exit_code == 0, result.output
+    by_method: dict[str, list[float]] = {"clip": [], "other": []}
+    for row in rows_in(tmp_path / "out"):
+        by_method[row["method"]].append(float(row["rmse_stops_clipped"]))
+    np.testing.assert_allclose(by_method["other"], by_method["clip"], rtol=1e-4)
+    (other / "attic_v0_share8.exr").unlink()
+    with pytest.raises(Ldr2hdrError, match="lacks attic_v0_share8"):
+        CliRunner().invoke(
+            app,
+            ["--hdr", str(hdr), "--method", "none", "--prediction", str(other), *SMALL],
+            catch_exceptions=False,
+        )
+
+
+def test_given_pairs(hdr: Path, tmp_path: Path) -> None:
+    from ldr2hdr_cli.exr import read_exr
+
+    inputs = tmp_path / "ldr"
+    inputs.mkdir()
+    for path in hdr.glob("*.exr"):
+        truth = read_exr(path)[0]
+        Image.fromarray(np.rint(np.sqrt(np.clip(truth, 0, 1)) * 255).astype(np.uint8)).save(inputs / f"{path.stem}.png")
+    result = run("--pairs", inputs, hdr, "--method", "clip", "--method", "akyuz2007", *SMALL)
+    assert result.exit_code == 0, result.output
+    assert "Given pairs (3 pictures of 3 scenes)" in result.output
+
+
+def test_fitting_the_curve_is_another_score(hdr: Path, tmp_path: Path) -> None:
+    errors = {}
+    for name, extra in (("plain", []), ("fitted", ["--fit-curve"])):
+        result = run("--hdr", hdr, "--method", "clip", "-o", tmp_path / name, *SMALL, *extra)
+        assert result.exit_code == 0, result.output
+        errors[name] = np.mean([float(row["rmse_stops"]) for row in rows_in(tmp_path / name)])
+    assert errors["fitted"] < errors["plain"]
+
+
+def test_only_the_listed_scenes(hdr: Path, tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("beach.exr\n")
+    result = run("--hdr", hdr, "--only", names, "--method", "clip", *SMALL)
+    assert "(3 pictures of 1 scene)" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give either --hdr"),
+        (["--hdr", "HDR", "--pairs", "HDR", "HDR"], "give either --hdr"),
+        (["--hdr", "HDR", "--share", "4,x"], "--share takes"),
+        (["--hdr", "HDR", "--share", "0"], "--share takes"),
+        (["--hdr", "HDR", "--method", "magic"], "--method must be one of"),
+        (["--hdr", "HDR", "--method", "none"], "nothing to compare"),
+        (["--hdr", "HDR", "--method", "clip", "--precision", "int3"], "--precision must be"),
+    ],
+)
+def test_misuse_is_refused(hdr: Path, arguments: list[str], message: str) -> None:
+    result = run(*[str(hdr) if argument == "HDR" else argument for argument in arguments])
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.replace("│", " ").split())
+
+
+def test_two_weights_of_one_name_stay_apart(hdr: Path, weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    twin = tmp_path / "b" / weights.name
+    twin.write_bytes(weights.read_bytes())
+    result = run("--hdr", hdr, "--method", "none", "--weights", weights, "--weights", twin, "--no-mild", *SMALL)
+    assert result.exit_code == 0, result.output
+    assert "tiny (2)" in result.output and "That may be chance" in result.output
