@@ -20,8 +20,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(train_app, name="train")
-app.command("evaluate")(evaluate)
 
 
 class Precision(StrEnum):
@@ -64,8 +62,7 @@ class Method(StrEnum):
     kovaleski2014 = "kovaleski2014"
 
 
-class Preview(StrEnum):
-    none = "none"
+class Curve(StrEnum):
     filmic = "filmic"
     plain = "plain"
 
@@ -91,7 +88,7 @@ def main_options(
 def convert(
     inputs: Annotated[
         list[str],
-        typer.Argument(help="Files, directories, globs, or sequences such as plate.%04d.png", metavar="INPUT..."),
+        typer.Argument(help="Files, directories, globs, or sequences such as plate.%04d.png", metavar="INPUT"),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory for the results.", metavar="DIR")],
     recursive: Annotated[
@@ -143,8 +140,8 @@ def convert(
         ),
     ] = False,
     preview_curve: Annotated[
-        Preview, typer.Option(help="Tone curve of the strip: filmic or plain.", rich_help_panel="Output")
-    ] = Preview.filmic,
+        Curve, typer.Option(help="Tone curve of the strip: filmic or plain.", rich_help_panel="Output")
+    ] = Curve.filmic,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Redo what is finished.", rich_help_panel="Output")
     ] = False,
@@ -166,7 +163,7 @@ def convert(
     memory: Annotated[
         str | None,
         typer.Option(
-            help="For the network, e.g. 6G. [default: a quarter of the machine's]",
+            help="For the network, e.g. 6G. (default: a quarter of the machine's)",
             rich_help_panel="Speed and memory",
             show_default=False,
         ),
@@ -238,7 +235,7 @@ def info(
         list[Path],
         typer.Argument(
             help="Pictures, clips, EXRs, weights files; none: the default weights.",
-            metavar="[FILE]...",
+            metavar="FILE",
             show_default=False,
         ),
     ] = [],  # noqa: B006
@@ -265,6 +262,10 @@ def info(
         else:
             Console().print(render(found))
     raise typer.Exit(1 if failed else 0)
+
+
+app.command("evaluate")(evaluate)
+app.add_typer(train_app, name="train")
 
 
 def main() -> None:
