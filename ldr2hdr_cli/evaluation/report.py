@@ -421,7 +421,7 @@ def figure(summary: dict[str, list[MethodScore]], format: str = "svg", dark: boo
     except ImportError as error:
         raise Ldr2hdrError('Plots need matplotlib: pip install "ldr2hdr[evaluate]".') from error
     ink = "#d8d8d8" if dark else "#222222"
-    style = {
+    style: dict[Any, Any] = {
         "text.color": ink,
         "axes.labelcolor": ink,
         "axes.edgecolor": "#808080",

@@ -149,3 +149,41 @@ def test_the_page_shows_errors_in_stops(tmp_path: Path) -> None:
     np.testing.assert_allclose(source, shown((1, 1, 0.25), 0), atol=1)
     np.testing.assert_allclose(truth, shown((4, 2, 0.25), 0), atol=1)
     assert double[2] > double[0] + 20  # blue: `double` lies at 2 where the truth is 4 and 2
+
+
+HANDS = """<script>
+(async () => {
+  const drawn = () => new Promise(done => setTimeout(done, 200));
+  const press = key => window.dispatchEvent(new KeyboardEvent("keydown", { key, cancelable: true }));
+  await drawn();
+  const said = [];
+  for (const key of ["ArrowLeft", "ArrowLeft", "ArrowLeft", "ArrowDown", "d"]) { press(key); await drawn(); }
+  said.push(document.body.dataset.ev, document.body.dataset.picture, document.body.dataset.view, location.hash);
+  document.getElementById("slider").value = 2;
+  document.getElementById("slider").dispatchEvent(new Event("input"));
+  document.getElementById("methods").children[0].click();
+  await drawn();
+  said.push(document.body.dataset.ev, document.querySelectorAll("figure[hidden]").length);
+  const view = document.querySelector(".view"), box = view.getBoundingClientRect();
+  const at = { clientX: box.left + box.width / 2, clientY: box.top + box.height / 2, bubbles: true, cancelable: true };
+  view.dispatchEvent(new PointerEvent("pointermove", at));
+  said.push(...[...document.querySelectorAll("figcaption span")].slice(0, 2).map(node => node.textContent));
+  view.dispatchEvent(new WheelEvent("wheel", { ...at, deltaY: -400 }));
+  said.push(["--zoom", "--x"].map(name => document.getElementById("grid").style.getPropertyValue(name)).join(" "));
+  document.body.dataset.said = said.join("; ");
+})();
+</script>"""
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium binary on this machine")
+def test_keys_slider_pointer_and_wheel_do_what_the_page_says(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(page_of([scene("one"), scene("two", seed=1)]).replace("</body>", HANDS + "</body>"))
+    said = body(dump(page, "", tmp_path / "profile"))["said"].split("; ")
+    assert said[:4] == ["-1.5", "1", "difference", "#picture=1&amp;ev=-1.5&amp;view=difference"]
+    assert said[4:6] == ["2", "1"]
+    # Luminance of (4, 2, 0.25) is 2.299, 1.2 stops over white; that of the source, (1, 1, 0.25), is 0.946.
+    assert said[6:8] == ["−0.1 stops, off by −1.3", "+1.2 stops"]
+    zoom, left = said[8].removesuffix("%").split(" ")
+    assert (float(zoom), float(left)) == (2, pytest.approx(-50, abs=0.5))  # twice as large about the middle

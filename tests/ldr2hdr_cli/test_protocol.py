@@ -100,7 +100,7 @@ def test_mild_exposures_show_no_light_source_and_are_over_by_what_they_say(folde
         assert MILD_STOPS[0] <= case.level <= MILD_STOPS[1]
         brightest = np.percentile(case.truth.max(axis=2), 99.95)
         assert np.log2(brightest) == pytest.approx(case.level, abs=0.01)
-        assert 0 < case.share <= 50.1
+        assert 0 < case.share <= 54  # the median's own patch of 64 equal pixels may go over
 
 
 def test_alignment_makes_do_with_single_channels_and_with_nothing() -> None:
