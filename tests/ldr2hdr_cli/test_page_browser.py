@@ -72,7 +72,7 @@ def test_the_page_asks_nothing_of_the_network_and_names_stay_text() -> None:
     for _, attributes in parser.found:
         assert not any(name.startswith("on") for name in attributes)
         for name in ("src", "href"):
-            assert (attributes.get(name) or "data:").startswith("data:")
+            assert (attributes.get(name) or "#").startswith(("data:", "#"))
 
 
 def test_pictures_are_spread_over_scenes_and_kinds() -> None:
@@ -95,19 +95,26 @@ def test_a_page_keeps_to_its_budget() -> None:
     assert small - empty < 75_000
 
 
-def dump(page: Path, state: str, profile: Path) -> str:
+def dump(page: Path, state: str, profile: Path, wanted: str = 'data-ready="1"') -> str:
     quiet = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
     quiet += ["--disable-component-update", "--disable-sync", "--hide-scrollbars", "--window-size=1400,900"]
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", *quiet, f"--user-data-dir={profile}", "--dump-dom"]
     address = f"{page.as_uri()}#{state}"
-    arguments = ["--headless", "--no-sandbox", *quiet, f"--user-data-dir={profile}", "--virtual-time-budget=5000"]
-    command = [str(CHROMIUM), *arguments, "--dump-dom", address]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    for budget in (5_000, 20_000, 60_000):  # ms of the browser's own time, which runs ahead on a busy machine
+        command_now = [*command, f"--virtual-time-budget={budget}", address]
+        dom = subprocess.run(command_now, capture_output=True, text=True, timeout=60, check=True).stdout
+        if wanted in body_tag(dom):
+            return dom
+    return pytest.fail(f"the page's script never said {wanted}: {body_tag(dom)}")
+
+
+def body_tag(dom: str) -> str:
+    match = re.search(r"<body[^>]*>", dom)
+    return match[0] if match else ""
 
 
 def body(dom: str) -> dict[str, str]:
-    match = re.search(r"<body[^>]*>", dom)
-    assert match is not None
-    return dict(re.findall(r'data-([a-z]+)="([^"]*)"', match[0]))
+    return dict(re.findall(r'data-([a-z]+)="([^"]*)"', body_tag(dom)))
 
 
 def middles(dom: str) -> list[tuple[int, ...]]:
@@ -153,7 +160,9 @@ def test_the_page_shows_errors_in_stops(tmp_path: Path) -> None:
 
 HANDS = """<script>
 (async () => {
-  const drawn = () => new Promise(done => setTimeout(done, 200));
+  const drawn = async () => {
+    do await new Promise(done => setTimeout(done, 20)); while (document.body.dataset.ready !== "1");
+  };
   const press = key => window.dispatchEvent(new KeyboardEvent("keydown", { key, cancelable: true }));
   await drawn();
   const said = [];
@@ -180,7 +189,7 @@ HANDS = """<script>
 def test_keys_slider_pointer_and_wheel_do_what_the_page_says(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text(page_of([scene("one"), scene("two", seed=1)]).replace("</body>", HANDS + "</body>"))
-    said = body(dump(page, "", tmp_path / "profile"))["said"].split("; ")
+    said = body(dump(page, "", tmp_path / "profile", "data-said"))["said"].split("; ")
     assert said[:4] == ["-1.5", "1", "difference", "#picture=1&amp;ev=-1.5&amp;view=difference"]
     assert said[4:6] == ["2", "1"]
     # Luminance of (4, 2, 0.25) is 2.299, 1.2 stops over white; that of the source, (1, 1, 0.25), is 0.946.
