@@ -16,7 +16,7 @@ def perspective(
 ) -> np.ndarray:
     """The view of a pinhole camera inside a panorama.
 
-    panorama: float32 H×W×3, equirectangular, straight ahead in its middle. yaw: degrees to the right; pitch: degrees up;
+    panorama: float32 H×W×3, equirectangular, straight ahead in its middle. yaw: degrees to the right; pitch: up;
     roll: degrees clockwise; fov: horizontal field of view in degrees, under 180; size: (height, width) in pixels.
     Bilinear; where a view pixel covers several source pixels the panorama is first reduced by area, so that small
     lamps keep their energy.

@@ -58,7 +58,7 @@ def read_hdr(path: Path) -> np.ndarray:
     """An HDR picture (.exr, Radiance .hdr, float .tif): float32 H×W×3, linear, ≥ 0.
 
     Infinite values, which are suns that overflowed half, become 65504; negatives down to a thousandth of the maximum,
-    which are a resampler's ringing, become 0. Raises PictureError for what is unreadable, not HDR, NaN, negative, empty.
+    which are a resampler's ringing, become 0. Raises PictureError for what is unreadable, LDR, NaN, negative, empty.
     """
     try:
         picture = _READERS[path.suffix.lower()](path)

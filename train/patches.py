@@ -1,0 +1,253 @@
+"""Which patches are worth training on (section 3.4, algorithm 1), how scenes are split, and patches cut beforehand."""
+
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from model.errors import Ldr2hdrError
+from model.exposure import exposure_mask
+from train.camera import CameraConfig, camera_curve, draw_exposure
+from train.panorama import is_panorama, perspective, random_direction
+from train.pictures import PictureError, find_pictures, read_hdr
+
+SIGMA_COLOUR, SIGMA_SPACE = 100.0, 10.0  # of algorithm 1's bilateral filter
+TEXTURED = 0.85
+"""The paper's threshold. It holds for its own pictures, at their resolution and scale; it is a setting."""
+
+INDEX = "index.jsonl"
+
+
+def texture_score(hdr: np.ndarray, mask: np.ndarray) -> float:
+    """Algorithm 1: how much texture a patch has where it is clipped.
+
+    hdr: float32 H×W×3, linear, clip level 1.0; mask: float32 H×W×3, 1 = well exposed. I = grey of H, L = log(I + 1),
+    B = bilateral(L), D = L − B; the mean of (|Sobel x of D| + |Sobel y of D|) ⊙ (1 − M), M averaged over the channels.
+    Taken literally: natural logarithm, 3×3 Sobel kernels without a factor, the mean over the whole patch.
+    """
+    grey = cv2.cvtColor(np.ascontiguousarray(hdr, np.float32), cv2.COLOR_RGB2GRAY)
+    log = np.log1p(grey)
+    detail = log - cv2.bilateralFilter(log, -1, SIGMA_COLOUR, SIGMA_SPACE)
+    gradient = np.abs(cv2.Sobel(detail, cv2.CV_32F, 1, 0)) + np.abs(cv2.Sobel(detail, cv2.CV_32F, 0, 1))
+    return float((gradient * (1 - mask.mean(axis=2))).mean())
+
+
+def has_saturation(mask: np.ndarray) -> bool:
+    """Whether anything is clipped at all; a patch where nothing is teaches nothing."""
+    return bool((mask < 1).any())
+
+
+def rough_mask(hdr: np.ndarray, factor: float, config: CameraConfig, threshold: float) -> np.ndarray:
+    """The mask of an exposure by the mean camera without noise: what is judged before a picture is taken."""
+    code = camera_curve(np.clip(hdr * np.float32(factor), 0, 1), config.n_mean, config.sigma_mean)
+    return exposure_mask(code, threshold)
+
+
+def scene_of(path: Path) -> str:
+    """The scene that a picture shows: its name without resolution and number, so that twins share it.
+
+    `studio_small_03_1k` and `studio_small_08_1k` are one scene, and so is everything called a photo studio.
+    """
+    name = re.sub(r"_\d+k$", "", path.stem.lower())
+    if re.search(r"photo_?studio", name):
+        return "photostudio"
+    return re.sub(r"([_-]?\d+)+$", "", name) or name
+
+
+def scenes_split(paths: Sequence[Path], validation_share: float, seed: int) -> tuple[list[Path], list[Path]]:
+    """(training, validation): whole scenes, never patches, with twins on one side.
+
+    Raises Ldr2hdrError when there is only one scene to split.
+    """
+    scenes = sorted({scene_of(path) for path in paths})
+    if validation_share > 0 and len(scenes) < 2:
+        raise Ldr2hdrError(
+            f"{paths[0]}: validation needs a scene of its own, and all pictures are of one ({scenes[0]}); "
+            "add pictures of another, under another name."
+        )
+    count = max(1, round(validation_share * len(scenes))) if validation_share > 0 else 0
+    order = np.random.default_rng([seed, 0x5EED]).permutation(len(scenes))
+    held_out = {scenes[index] for index in order[:count]}
+    validation = [path for path in paths if scene_of(path) in held_out]
+    return [path for path in paths if scene_of(path) not in held_out], validation
+
+
+def cut(scene: np.ndarray, rng: np.random.Generator, size: int, config: CameraConfig, panorama: str) -> np.ndarray:
+    """A patch of size×size: a view of a panorama, or a crop of a flat picture, mirrored half the time.
+
+    panorama: "auto" (2:1 pictures are panoramas), "yes", "no".
+    """
+    if panorama == "yes" or (panorama == "auto" and is_panorama(scene.shape)):
+        yaw, pitch, roll = random_direction(rng, config.pitch_max, config.roll_max)
+        patch = perspective(scene, yaw, pitch, roll, float(rng.uniform(config.fov_low, config.fov_high)), (size, size))
+    else:
+        patch = crop(scene, rng, size, config.scale_low)
+    return np.ascontiguousarray(patch[:, ::-1] if rng.random() < 0.5 else patch)
+
+
+def crop(picture: np.ndarray, rng: np.random.Generator, size: int, scale_low: float) -> np.ndarray:
+    """A random square of at least `scale_low` of the shorter side, resized to size×size."""
+    shorter = min(picture.shape[:2])
+    side = min(shorter, max(size, round(shorter * rng.uniform(scale_low, 1)))) if shorter >= size else shorter
+    top = int(rng.integers(picture.shape[0] - side + 1))
+    left = int(rng.integers(picture.shape[1] - side + 1))
+    square = picture[top : top + side, left : left + side]
+    how = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
+    return square if side == size else cv2.resize(square, (size, size), interpolation=how)
+
+
+def choose(
+    scene: np.ndarray,
+    rng: np.random.Generator,
+    size: int,
+    config: CameraConfig,
+    *,
+    panorama: str = "auto",
+    sampling: bool = True,
+    threshold: float = TEXTURED,
+    mask_threshold: float = 0.96,
+    tries: int = 4,
+) -> tuple[np.ndarray, float, float]:
+    """A patch, the factor of its exposure and its score: the first textured one of a few, or the best of them.
+
+    Without `sampling` the first with anything clipped, its score 0.
+    """
+    best: tuple[np.ndarray, float, float] | None = None
+    for _ in range(tries):
+        patch = cut(scene, rng, size, config, panorama)
+        factor = draw_exposure(patch, rng, config)
+        mask = rough_mask(patch, factor, config, mask_threshold)
+        if not has_saturation(mask):
+            best = best or (patch, factor, -1.0)
+            continue
+        score = texture_score(patch * np.float32(factor), mask) if sampling else 0.0
+        if best is None or score > best[2]:
+            best = (patch, factor, score)
+        if not sampling or score > threshold:
+            break
+    assert best is not None
+    return best
+
+
+@dataclass
+class CutSummary:
+    """What `cut_patches` did."""
+
+    kept: int = 0
+    untextured: int = 0  # dropped: a score under the threshold
+    unsaturated: int = 0  # dropped: nothing clipped
+    scenes: int = 0
+    bad: list[str] | None = None  # one sentence a picture that was left out
+
+
+def cut_patches(
+    folders: Sequence[Path],
+    out: Path,
+    *,
+    per_scene: int = 32,
+    size: int = 512,
+    panorama: str = "auto",
+    seed: int = 0,
+    threshold: float = TEXTURED,
+    mask_threshold: float = 0.96,
+    config: CameraConfig | None = None,
+    exclude: Callable[[Path], bool] = lambda _path: False,
+    progress: Callable[[Path, CutSummary], None] = lambda _path, _summary: None,
+) -> CutSummary:
+    """Cut, score and filter patches, and store them: one float16 array a scene, and an index with every score.
+
+    Each patch is exposed once, to be judged; it is stored unexposed, scaled to a median of 0.18, for the camera to
+    expose anew every time it is used. Unreadable pictures are named in the summary and left out. Raises Ldr2hdrError
+    when nothing is kept.
+    """
+    config = config or CameraConfig()
+    out.mkdir(parents=True, exist_ok=True)
+    summary, lines = CutSummary(bad=[]), []
+    for number, path in enumerate(find_pictures(folders, "hdr")):
+        if exclude(path):
+            continue
+        try:
+            patches, scores = _cut_scene(
+                path, number, per_scene, size, panorama, seed, threshold, mask_threshold, config, summary
+            )
+        except PictureError as error:
+            assert summary.bad is not None
+            summary.bad.append(str(error))
+            continue
+        if patches:
+            name = f"{number:05d}_{path.stem}.npy"
+            _save(out / name, np.stack(patches))
+            lines += [
+                json.dumps(
+                    {"file": name, "row": row, "source": str(path), "scene": scene_of(path), "score": round(score, 5)}
+                )
+                for row, score in enumerate(scores)
+            ]
+        summary.kept += len(patches)
+        summary.scenes += 1
+        progress(path, summary)
+    if not lines:
+        raise Ldr2hdrError(
+            f"{out}: no patch was kept ({summary.untextured} under the threshold of {threshold}, "
+            f"{summary.unsaturated} with nothing clipped, {len(summary.bad or [])} bad pictures); lower the threshold."
+        )
+    temporary = out / f".{INDEX}.tmp"
+    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    temporary.replace(out / INDEX)
+    return summary
+
+
+def _cut_scene(
+    path: Path,
+    number: int,
+    count: int,
+    size: int,
+    panorama: str,
+    seed: int,
+    threshold: float,
+    mask_threshold: float,
+    config: CameraConfig,
+    summary: CutSummary,
+) -> tuple[list[np.ndarray], list[float]]:
+    scene = read_hdr(path)
+    if min(scene.shape[:2]) < size // 4:
+        raise PictureError(f"{path} is too small for patches of {size} pixels: {scene.shape[1]}×{scene.shape[0]}.")
+    patches, scores = [], []
+    for index in range(count):
+        rng = np.random.default_rng([seed, number, index])
+        patch = cut(scene, rng, size, config, panorama)
+        factor = draw_exposure(patch, rng, config)
+        mask = rough_mask(patch, factor, config, mask_threshold)
+        score = texture_score(patch * np.float32(factor), mask)
+        if not has_saturation(mask):
+            summary.unsaturated += 1
+        elif score < threshold:
+            summary.untextured += 1
+        else:
+            middle = max(float(np.median(patch)), 1e-6)
+            patches.append(np.clip(patch * (0.18 / middle), 0, 65504).astype(np.float16))
+            scores.append(score)
+    return patches, scores
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            np.save(file, array)
+        os.replace(temporary, path)  # noqa: PTH105
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_index(folder: Path) -> list[dict]:
+    """The lines of a patch store's index. Raises Ldr2hdrError for a folder that is none."""
+    try:
+        return [json.loads(line) for line in (folder / INDEX).read_text("utf-8").splitlines() if line]
+    except (OSError, ValueError) as error:
+        raise Ldr2hdrError(f"{folder} is no patch store ({error}); make one with `ldr2hdr train patches`.") from None
