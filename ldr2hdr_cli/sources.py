@@ -1,0 +1,136 @@
+"""What can be read, and where: files, directories, globs and numbered sequences → inputs; inputs → frames."""
+
+import glob
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from ldr2hdr_cli.plate import REC709, Frame, Plate
+from ldr2hdr_cli.stills import HDR_SUFFIXES, probe_still, read_still
+from ldr2hdr_cli.video import probe_video, read_frames
+from model.errors import Ldr2hdrError
+
+__all__ = ["REC709", "Frame", "Input", "Plate", "find_inputs", "parse_frames", "probe", "read_frames", "read_still"]
+
+STILL_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".avif", ".bmp", ".gif"}
+VIDEO_SUFFIXES = {
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mxf", ".mpg", ".mpeg", ".m2v", ".ts", ".m2ts", ".mts", ".wmv",
+    ".flv", ".ogv", ".3gp", ".dv", ".y4m", ".vob",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Input:
+    """One picture or clip to be converted.
+
+    kind: "still" or "video". relative: where it belongs under the output directory, without a suffix.
+    number: of a frame of a numbered sequence, and `sequence` the pattern it came from.
+    """
+
+    path: Path
+    kind: str
+    relative: PurePath
+    number: int | None = None
+    sequence: str | None = None
+
+
+def probe(path: Path, deinterlace: bool = False, max_pixels: int = 2**28) -> Plate:
+    """What a still or a clip is, before its pixels are read. Raises Ldr2hdrError."""
+    if _kind(Path(path)) == "still":
+        return probe_still(Path(path), max_pixels)
+    return probe_video(Path(path), deinterlace, max_pixels)
+
+
+def find_inputs(patterns: Sequence[str], *, recursive: bool = False) -> list[Input]:
+    """Everything that is named, in natural order: files, directories, globs, `plate.%04d.png`, `plate.####.png`.
+
+    recursive: subdirectories too, their tree kept in `relative`. A file that is named is taken whatever its suffix; of
+    a directory, only pictures and clips that are not hidden. Raises Ldr2hdrError for a name with nothing behind it.
+    """
+    found: dict[str, Input] = {}
+    for pattern in patterns:
+        for one in _expand(str(pattern), recursive):
+            found.setdefault(os.path.realpath(one.path), one)
+    return list(found.values())
+
+
+def parse_frames(text: str) -> tuple[int, int | None]:
+    """ "100-250", "100-" or "100" → first and last frame number, the last inclusive, None for the end."""
+    found = re.fullmatch(r"\s*(\d+)\s*(-\s*(\d*)\s*)?", text)
+    if not found:
+        raise Ldr2hdrError(f"--frames {text}: write it like 100-250, 100- or 100.")
+    first = int(found[1])
+    last = first if found[2] is None else int(found[3]) if found[3] else None
+    if last is not None and last < first:
+        raise Ldr2hdrError(f"--frames {text}: the last frame comes before the first.")
+    return first, last
+
+
+def _expand(pattern: str, recursive: bool) -> Iterator[Input]:
+    path = Path(pattern)
+    if path.is_dir():
+        yield from _directory(path, recursive)
+    elif path.exists():
+        yield Input(path, _kind(path), PurePath(path.stem))
+    elif re.search(r"%0?\d*d|#+", path.name):
+        yield from _sequence(path)
+    elif glob.has_magic(pattern):
+        names = sorted(glob.glob(pattern, recursive=True), key=_natural)  # noqa: PTH207 - absolute ones too
+        if not names:
+            raise Ldr2hdrError(f"{pattern}: no file has such a name.")
+        for name in names:
+            if Path(name).is_file() and _known(Path(name)):
+                yield Input(Path(name), _kind(Path(name)), PurePath(Path(name).stem))
+    else:
+        raise Ldr2hdrError(f"{pattern}: there is no such file or directory.")
+
+
+def _directory(folder: Path, recursive: bool) -> Iterator[Input]:
+    paths: list[Path] = []
+    for parent, folders, names in os.walk(folder, onerror=_cannot_list):  # links are not followed: they may loop
+        folders[:] = sorted((f for f in folders if not f.startswith(".")), key=_natural) if recursive else []
+        paths += [Path(parent) / name for name in sorted(names, key=_natural) if not name.startswith(".")]
+    pictures = [path for path in paths if _known(path) and path.is_file()]
+    if not pictures:
+        hint = "" if recursive else "; --recursive looks into subdirectories"
+        raise Ldr2hdrError(f"{folder}: no picture or clip in this directory{hint}.")
+    for path in pictures:
+        yield Input(path, _kind(path), path.relative_to(folder).with_name(path.stem))
+
+
+def _cannot_list(error: OSError) -> None:
+    raise Ldr2hdrError(f"{error.filename}: cannot be listed ({error.strerror}).") from None
+
+
+def _sequence(pattern: Path) -> Iterator[Input]:
+    """The files whose names have a number where the pattern has %04d or ####; at least as many digits as it says."""
+    before, mark, after = re.split(r"(%0?\d*d|#+)", pattern.name, maxsplit=1)
+    digits = len(mark) if mark.startswith("#") else int(mark.strip("%d") or 1)
+    expression = re.compile(re.escape(before) + rf"(\d{{{digits},}})" + re.escape(after))
+    try:
+        names = [path.name for path in pattern.parent.iterdir()]
+    except OSError as error:
+        raise Ldr2hdrError(f"{pattern}: {pattern.parent} cannot be listed ({error.strerror}).") from None
+    numbered = sorted((int(match[1]), name) for name in names if (match := expression.fullmatch(name)))
+    if not numbered:
+        raise Ldr2hdrError(f"{pattern}: no file of this sequence is there.")
+    for number, name in numbered:
+        path = pattern.parent / name
+        yield Input(path, _kind(path), PurePath(path.stem), number, pattern.name)
+
+
+def _known(path: Path) -> bool:
+    """HDR pictures too: they are refused one by one, with the reason."""
+    return path.suffix.lower() in STILL_SUFFIXES | VIDEO_SUFFIXES | HDR_SUFFIXES
+
+
+def _kind(path: Path) -> str:
+    """By the suffix; a name that says nothing is left to FFmpeg, which reads most things."""
+    return "still" if path.suffix.lower() in STILL_SUFFIXES | HDR_SUFFIXES else "video"
+
+
+def _natural(name: str) -> list[tuple[int, int | str]]:
+    """So that plate2 comes before plate10."""
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name)]

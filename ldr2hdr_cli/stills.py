@@ -1,0 +1,288 @@
+"""Photographs and other stills: upright, RGB, at the depth they were stored in, their colour space kept in mind."""
+
+import io
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import tifffile
+from PIL import Image, ImageCms, ImageOps
+
+from ldr2hdr_cli.plate import ADOBE_RGB, P3D65, REC709, Frame, Plate
+from model.errors import Ldr2hdrError
+
+HDR_SUFFIXES = {".exr", ".hdr", ".pic", ".rgbe", ".pfm"}
+_HDR_TRANSFER = {16: "PQ (SMPTE ST 2084)", 18: "HLG (ARIB STD-B67)"}
+_KEPT = {"p3d65": (P3D65, "srgb"), "adobergb": (ADOBE_RGB, "gamma2.2"), "bt709": (REC709, "srgb")}
+_XY_TOLERANCE = 0.008  # of a profile's primaries, adapted to D50 and back
+
+Image.MAX_IMAGE_PIXELS = None  # `max_pixels` is checked here, in one place, before anything is decoded
+
+
+@dataclass(frozen=True)
+class _Colour:
+    """The space of the pixels, and whether they must be converted to sRGB first."""
+
+    name: str = "bt709"
+    convert: bool = False
+
+
+def probe_still(path: Path, max_pixels: int = 2**28) -> Plate:
+    """What a still is, from its header. Raises Ldr2hdrError."""
+    with _reading(path):
+        _refuse_hdr(path)
+        if deep := _deep(path, max_pixels, header=True):
+            return deep[0]
+        with _opened(path, max_pixels) as image:
+            return _plate(path, image)
+
+
+def read_still(path: Path, max_pixels: int = 2**28) -> tuple[Plate, Frame]:
+    """A still and its pixels. max_pixels: refuse more than this, before decoding.
+
+    EXIF orientation is applied; ICC profiles are converted to sRGB, but for Display P3 and Adobe RGB, whose pixels are
+    kept and whose primaries are in the plate. CMYK and grey become RGB. 16-bit PNG and TIFF keep their depth. Alpha is
+    straight and untouched. Raises Ldr2hdrError for what cannot be read whole, and for HDR.
+    """
+    with _reading(path):
+        _refuse_hdr(path)
+        if deep := _deep(path, max_pixels):
+            return deep
+        with _opened(path, max_pixels) as image:
+            plate = _plate(path, image)
+            image.load()
+            return plate, _frame(image)
+
+
+class _reading:  # noqa: N801 - used as a statement
+    """Turns what the decoders raise into one sentence; they raise nearly anything on a malformed file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        self.quiet = warnings.catch_warnings()
+        self.quiet.__enter__()
+        warnings.simplefilter("ignore")
+
+    def __exit__(self, kind: type | None, error: BaseException | None, _trace: Any) -> None:
+        self.quiet.__exit__(None, None, None)
+        if error is None or isinstance(error, Ldr2hdrError) or not isinstance(error, Exception):
+            return
+        if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
+            raise Ldr2hdrError(f"{self.path} cannot be opened ({error.strerror}).") from None
+        if isinstance(error, MemoryError):
+            raise Ldr2hdrError(f"{self.path} does not fit into memory.") from None
+        if isinstance(error, Image.UnidentifiedImageError):
+            raise Ldr2hdrError(
+                f"{self.path} is no picture in a format that is known, whatever its name says."
+            ) from None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise Ldr2hdrError(f"{self.path} cannot be read whole ({reason}); it is damaged or cut off.") from None
+
+
+def _refuse_hdr(path: Path) -> None:
+    with path.open("rb") as file:
+        start = file.read(4096)
+    radiance = start.startswith((b"#?RADIANCE", b"#?RGBE"))
+    if start.startswith(b"\x76\x2f\x31\x01") or radiance or path.suffix.lower() in HDR_SUFFIXES:
+        raise Ldr2hdrError(f"{path} is HDR already: nothing in it is clipped that could be reconstructed.")
+    transfer = None
+    if start.startswith(b"\x89PNG") and (at := start.find(b"cICP")) > 0:
+        transfer = start[at + 5]
+    elif b"ftyp" in start[:16] and (at := start.find(b"colrnclx")) > 0:
+        transfer = int.from_bytes(start[at + 10 : at + 12], "big")
+    if transfer in _HDR_TRANSFER:
+        raise Ldr2hdrError(
+            f"{path} is HDR already: its transfer is {_HDR_TRANSFER[transfer]}; convert it with a colour-managed tool."
+        )
+
+
+def _opened(path: Path, max_pixels: int) -> Image.Image:
+    image = Image.open(path)
+    _check_size(path, image.width, image.height, max_pixels)
+    return image
+
+
+def _check_size(path: Path, width: int, height: int, most: int) -> None:
+    if width * height > most:
+        raise Ldr2hdrError(
+            f"{path} has {width}×{height} pixels, more than the {most} allowed; raise --max-pixels if it is meant."
+        )
+
+
+def _plate(path: Path, image: Image.Image) -> Plate:
+    notes = []
+    if getattr(image, "n_frames", 1) > 1:
+        notes.append(f"it has {image.n_frames} pictures; the first one is converted.")  # type: ignore[attr-defined]
+    if image.mode in ("F", "I"):
+        raise Ldr2hdrError(f"{path} holds {image.mode} pixels of 32 bits; give an 8- or 16-bit picture.")
+    colour = _colour(image.info.get("icc_profile"), image.mode)
+    if colour.convert:
+        notes.append("its colour profile is converted to sRGB.")
+    chromaticities, transfer = _KEPT[colour.name]
+    turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    return Plate(
+        path=path,
+        kind="still",
+        width=image.height if turned else image.width,
+        height=image.width if turned else image.height,
+        bit_depth=16 if image.mode.startswith("I;16") else 1 if image.mode == "1" else 8,
+        chromaticities=chromaticities,
+        primaries=colour.name,
+        has_alpha=_has_alpha(image),
+        notes=tuple(notes),
+        codec=(image.format or "").lower(),
+        full_range=True,
+        transfer=transfer,
+    )
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+
+
+def _frame(image: Image.Image) -> Frame:
+    profile = image.info.get("icc_profile")
+    colour = _colour(profile, image.mode)
+    image = ImageOps.exif_transpose(image)
+    alpha = None
+    if _has_alpha(image):
+        alpha = np.asarray(image.convert("RGBA").getchannel("A"), np.float32) / 255
+    if image.mode.startswith("I;16"):
+        grey = np.asarray(image).astype(np.float32) / 65535
+        return Frame(np.repeat(grey[..., None], 3, 2), alpha)
+    if colour.convert and profile:
+        image = _to_srgb(image, profile)
+    elif image.mode not in ("RGB", "RGBA"):
+        image = image.convert("RGBA" if alpha is not None else "RGB")
+    pixels = np.asarray(image, np.float32)[..., :3] / 255
+    return Frame(np.ascontiguousarray(pixels), alpha)
+
+
+def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    """By LittleCMS, relative colorimetric. A profile that it cannot use is passed over: the numbers stay."""
+    if image.mode not in ("RGB", "CMYK", "L"):
+        image = image.convert("RGB")
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        converted = ImageCms.profileToProfile(
+            image,
+            source,
+            ImageCms.createProfile("sRGB"),
+            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            outputMode="RGB",
+            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return image.convert("RGB")
+    assert converted is not None
+    return converted
+
+
+def _colour(profile: bytes | None, mode: str) -> _Colour:
+    """sRGB, Display P3 and Adobe RGB are known by their primaries; everything else is converted."""
+    if not profile:
+        return _Colour()
+    try:
+        icc = ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile
+        found = [primary[1][:2] for primary in (icc.red_primary, icc.green_primary, icc.blue_primary) if primary]
+    except (ImageCms.PyCMSError, OSError, ValueError, AttributeError):
+        return _Colour()
+    if len(found) == 3:
+        for name, (known, _) in _KEPT.items():
+            if np.allclose(np.ravel(found), known[:6], atol=_XY_TOLERANCE):
+                return _Colour(name)
+    return _Colour(convert=True)
+
+
+def _deep(path: Path, max_pixels: int, header: bool = False) -> tuple[Plate, Frame] | None:
+    """16-bit PNG and TIFF in colour, which Pillow would bring down to 8 bits; None for everything else."""
+    with path.open("rb") as file:
+        start = file.read(33)
+    if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return _deep_tiff(path, max_pixels)
+    if start.startswith(b"\x89PNG") and start[24:25] == b"\x10":
+        return _deep_png(path, max_pixels)
+    return None
+
+
+def _deep_png(path: Path, max_pixels: int) -> tuple[Plate, Frame]:
+    with _opened(path, max_pixels) as image:
+        plate = replace(_plate(path, image), bit_depth=16)
+        profile, orientation = image.info.get("icc_profile"), image.getexif().get(0x0112, 1)
+        image.load()  # Pillow finds what is cut off, and cv2 does not say
+    codes = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+    if codes is None or codes.dtype != np.uint16:
+        raise ValueError("no 16-bit picture inside")
+    if codes.ndim == 3:
+        codes = codes[..., [2, 1, 0, 3][: codes.shape[2]]]
+    return _deep_frame(plate, codes, profile, orientation)
+
+
+def _deep_tiff(path: Path, max_pixels: int) -> tuple[Plate, Frame] | None:
+    with tifffile.TiffFile(path) as tiff:
+        page: Any = tiff.pages[0]
+        _check_size(path, page.imagewidth, page.imagelength, max_pixels)
+        if page.dtype is not None and page.dtype.kind == "f":
+            raise Ldr2hdrError(f"{path} is HDR already: its pixels are float.")
+        if page.bitspersample != 16:
+            return None
+        if page.photometric.name not in ("RGB", "MINISBLACK", "MINISWHITE"):
+            raise Ldr2hdrError(f"{path} is a 16-bit {page.photometric.name} TIFF; convert it to RGB first.")
+        codes = page.asarray()
+        if page.planarconfig.name == "SEPARATE" and codes.ndim == 3:
+            codes = np.moveaxis(codes, 0, 2)
+        if page.photometric.name == "MINISWHITE":
+            codes = 65535 - codes
+        associated = 1 in (page.extrasamples or ())
+        profile = page.tags["InterColorProfile"].value if "InterColorProfile" in page.tags else None
+        orientation = page.tags["Orientation"].value if "Orientation" in page.tags else 1
+        several = len(tiff.pages) > 1
+    notes = ("it has several pictures; the first one is converted.",) if several else ()
+    plate = Plate(path, "still", codes.shape[1], codes.shape[0], 16, notes=notes, codec="tiff", full_range=True)
+    found = _deep_frame(plate, codes, profile, int(orientation))
+    if associated and found[1].alpha is not None:
+        alpha = found[1].alpha[..., None]
+        found[1].pixels = np.clip(
+            np.divide(found[1].pixels, alpha, where=alpha > 0, out=np.zeros_like(found[1].pixels)), 0, 1
+        )
+    return found
+
+
+def _deep_frame(plate: Plate, codes: np.ndarray, profile: bytes | None, orientation: int) -> tuple[Plate, Frame]:
+    """16-bit codes, H×W or H×W×(1 to 4), upright and in a space that is kept."""
+    if codes.ndim == 2:
+        codes = codes[..., None]
+    values = codes.astype(np.float32) / np.float32(65535)
+    alpha = values[..., -1] if values.shape[2] in (2, 4) else None
+    pixels = values[..., :3] if values.shape[2] >= 3 else np.repeat(values[..., :1], 3, 2)
+    colour = _colour(profile, "RGB")
+    notes = plate.notes
+    if colour.convert:
+        notes = (*notes, "its colour profile is not converted, since it has 16 bits; its numbers are taken for sRGB.")
+    chromaticities, transfer = _KEPT[colour.name]
+    pixels, alpha = _upright(pixels, orientation), None if alpha is None else _upright(alpha, orientation)
+    plate = replace(
+        plate,
+        width=pixels.shape[1],
+        height=pixels.shape[0],
+        has_alpha=alpha is not None,
+        notes=tuple(dict.fromkeys(n for n in notes if "converted to sRGB" not in n)),
+        chromaticities=chromaticities,
+        primaries=colour.name,
+        transfer=transfer,
+    )
+    return plate, Frame(np.ascontiguousarray(pixels), alpha)
+
+
+def _upright(picture: np.ndarray, orientation: int) -> np.ndarray:
+    """EXIF orientation 1 to 8 (CIPA DC-008, 4.6.4 A) applied."""
+    if orientation in (5, 6, 7, 8):
+        picture = picture.swapaxes(0, 1)
+    across = -1 if orientation in (2, 3, 6, 7) else 1
+    down = -1 if orientation in (3, 4, 7, 8) else 1
+    return np.ascontiguousarray(picture[::down, ::across])

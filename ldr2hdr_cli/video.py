@@ -1,0 +1,328 @@
+"""Clips: whatever FFmpeg decodes, as display-encoded RGB, with the stream's own matrix and range."""
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from av.error import FFmpegError
+from av.filter import Graph
+
+from ldr2hdr_cli.plate import P3D65, REC601_525, REC601_625, REC709, REC2020, Frame, Plate
+from ldr2hdr_cli.timecode import advance
+from model.errors import Ldr2hdrError
+
+# FFmpeg's numbers are those of ITU-T H.273. Kr and Kb: the luma weights of red and blue.
+_LUMA = {
+    1: ("bt709", 0.2126, 0.0722),
+    4: ("fcc", 0.30, 0.11),
+    5: ("bt470bg", 0.299, 0.114),
+    6: ("smpte170m", 0.299, 0.114),
+    7: ("smpte240m", 0.212, 0.087),
+    9: ("bt2020nc", 0.2627, 0.0593),
+}
+_PRIMARIES = {
+    1: ("bt709", REC709),
+    5: ("bt470bg", REC601_625),
+    6: ("smpte170m", REC601_525),
+    7: ("smpte240m", REC601_525),
+    9: ("bt2020", REC2020),
+    12: ("p3d65", P3D65),
+}
+_TRANSFER = {
+    1: "bt709",
+    4: "gamma22",
+    5: "gamma28",
+    6: "smpte170m",
+    8: "linear",
+    13: "srgb",
+    14: "bt2020-10",
+    15: "bt2020-12",
+}
+_HDR = {16: "PQ (SMPTE ST 2084)", 18: "HLG (ARIB STD-B67)"}
+_FULL = 2
+
+
+@dataclass(frozen=True)
+class _Coding:
+    """How the code values of a stream are meant."""
+
+    matrix: int
+    full_range: bool
+    bits: int
+
+
+def probe_video(path: Path, deinterlace: bool = False, max_pixels: int = 2**28) -> Plate:
+    """What a clip is; its first frame is decoded, because containers err. Raises Ldr2hdrError."""
+    with _opened(path) as (container, stream):
+        _check_size(path, stream.width, stream.height, max_pixels)
+        first = next(_decode(path, container, stream), None)
+        if first is None:
+            raise Ldr2hdrError(f"{path} holds no picture that can be decoded; is it whole?")
+        return _plate(path, container, stream, first, deinterlace)
+
+
+def read_frames(
+    path: Path, *, first: int = 0, last: int | None = None, every: int = 1, deinterlace: bool = False
+) -> Iterator[Frame]:
+    """The frames of a clip in the order of presentation, one at a time.
+
+    first, last: indices from 0, inclusive. Frames before `first` are decoded and dropped, which is exact for every
+    stream. Raises Ldr2hdrError, naming the frame, where the clip is damaged; what came before has been given by then.
+    """
+    with _opened(path) as (container, stream):
+        decoded = _decode(path, container, stream)
+        if deinterlace:
+            decoded = _deinterlaced(decoded, stream)
+        plate: Plate | None = None
+        index = -1
+        for index, picture in enumerate(decoded):
+            if last is not None and index > last:
+                return
+            plate = plate or _plate(path, container, stream, picture, deinterlace)
+            if index >= first and (index - first) % every == 0:
+                yield _frame(plate, picture, index, stream)
+        promised = stream.frames
+        if index + 1 < promised:
+            raise Ldr2hdrError(
+                f"{path} is damaged: it promises {promised} frames, and frame {index + 1} (counted from 0) and those "
+                "after it cannot be decoded; the frames before are good."
+            )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
+    try:
+        # `file:` keeps a name such as `concat:a|b` or `-` from being taken for one of FFmpeg's protocols.
+        container = av.open(f"file:{path}", metadata_errors="replace")
+    except (FFmpegError, ValueError, OSError) as error:
+        raise Ldr2hdrError(f"{path} cannot be read as a picture or a clip ({_reason(error)}).") from None
+    with container:
+        stream = next((s for s in container.streams.video if not _is_cover(s)), None)
+        if stream is None:
+            raise Ldr2hdrError(f"{path} holds no picture, only sound or data; give a clip with a video stream.")
+        if not stream.codec_context:
+            raise Ldr2hdrError(f"{path} is coded in a way that this FFmpeg cannot decode.")
+        stream.thread_type = "AUTO"
+        yield container, stream
+
+
+def _is_cover(stream: Any) -> bool:
+    """A picture on the sleeve of a sound file is no clip."""
+    return bool(int(stream.disposition) & int(av.stream.Disposition.attached_pic))
+
+
+def _decode(path: Path, container: Any, stream: Any) -> Iterator[Any]:
+    index = 0
+    try:
+        for frame in container.decode(stream):
+            if frame.is_corrupt:
+                raise Ldr2hdrError(f"{path} is damaged at frame {index} (counted from 0); the frames before are good.")
+            yield frame
+            index += 1
+    except (FFmpegError, ValueError, OSError) as error:
+        raise Ldr2hdrError(
+            f"{path} is damaged at frame {index} (counted from 0, {_reason(error)}); the frames before are good."
+        ) from None
+
+
+def _deinterlaced(frames: Iterator[Any], stream: Any) -> Iterator[Any]:
+    """One progressive picture a frame, by FFmpeg's bwdif."""
+    graph = Graph()
+    source = graph.add_buffer(template=stream)
+    bwdif = graph.add("bwdif", "mode=send_frame:parity=auto:deint=all")
+    sink = graph.add("buffersink")
+    source.link_to(bwdif)
+    bwdif.link_to(sink)
+    graph.configure()
+
+    def ready() -> Iterator[Any]:
+        while True:
+            try:
+                yield graph.pull()
+            except (av.error.BlockingIOError, av.error.EOFError):
+                return
+
+    for frame in frames:
+        graph.push(frame)
+        yield from ready()
+    graph.push(None)
+    yield from ready()
+
+
+def _plate(path: Path, container: Any, stream: Any, frame: Any, deinterlace: bool) -> Plate:
+    context = stream.codec_context
+    transfer = _tag(context.color_trc, frame.color_trc)
+    if transfer in _HDR:
+        raise Ldr2hdrError(
+            f"{path} is HDR already: its transfer is {_HDR[transfer]}, nothing in it is clipped that could be "
+            "reconstructed; convert it to EXR with a colour-managed tool instead."
+        )
+    coding, notes = _coding(context, frame)
+    primaries = _tag(context.color_primaries, frame.color_primaries)
+    name, chromaticities = _PRIMARIES.get(primaries, ("bt709", REC709))
+    if frame.interlaced_frame and not deinterlace:
+        notes.append("its frames are interlaced; --deinterlace makes them progressive.")
+    turned = _matrix(frame)[0] == 0
+    aspect = stream.sample_aspect_ratio
+    aspect = float(aspect) if aspect else 1.0
+    width, height = (frame.height, frame.width) if turned else (frame.width, frame.height)
+    rate = stream.average_rate or stream.guessed_rate or stream.base_rate
+    return Plate(
+        path=path,
+        kind="video",
+        width=width,
+        height=height,
+        bit_depth=coding.bits,
+        chromaticities=chromaticities,
+        primaries=name,
+        pixel_aspect=1 / aspect if turned else aspect,
+        frame_rate=Fraction(rate) if rate else None,
+        frame_count=stream.frames or None,
+        timecode=_timecode(container),
+        has_alpha=_has_alpha(frame),
+        interlaced=bool(frame.interlaced_frame),
+        notes=tuple(notes),
+        codec=context.name,
+        matrix=_LUMA[coding.matrix][0] if coding.matrix in _LUMA else "rgb",
+        full_range=coding.full_range,
+        transfer=_TRANSFER.get(transfer, "unspecified"),
+    )
+
+
+def _tag(*values: Any) -> int:
+    """The first that says something: 2 is "unspecified" in H.273, 0 "reserved"."""
+    return next((int(value) for value in values if value is not None and int(value) not in (0, 2)), 2)
+
+
+def _coding(context: Any, frame: Any) -> tuple[_Coding, list[str]]:
+    """Matrix, range and depth, and a note for each that the stream does not name."""
+    notes: list[str] = []
+    bits = max(component.bits for component in frame.format.components)
+    if frame.format.is_rgb:
+        return _Coding(0, True, bits), notes
+    grey = frame.format.name.startswith("gray")
+    matrix = _tag(context.colorspace, frame.colorspace)
+    if matrix == 10:  # constant luminance; FFmpeg itself treats it as the other
+        matrix = 9
+    if matrix not in _LUMA and not grey:
+        matrix = 6 if frame.height <= 576 else 1
+        notes.append(f"no matrix is named: {_LUMA[matrix][0]} is assumed, from its height of {frame.height} lines.")
+    ranges = [int(value) for value in (context.color_range, frame.color_range) if value is not None and int(value)]
+    full = frame.format.name.startswith("yuvj") or bool(ranges and ranges[0] == _FULL)
+    if not ranges and not full:
+        full = grey
+        notes.append(f"no range is named: {'full' if full else 'limited'} is assumed.")
+    return _Coding(matrix if matrix in _LUMA else 1, full, bits), notes
+
+
+def _frame(plate: Plate, frame: Any, index: int, stream: Any) -> Frame:
+    coding, _ = _coding(stream.codec_context, frame)
+    pixels = _rgb(frame, coding)
+    alpha = _alpha(frame) if _has_alpha(frame) else None
+    timecode = None
+    if plate.timecode and plate.frame_rate:
+        try:
+            timecode = advance(plate.timecode, index, plate.frame_rate)
+        except ValueError:  # free text under that name: nothing to count on from
+            timecode = None
+    return Frame(
+        pixels=_turned(pixels, frame),
+        alpha=None if alpha is None else _turned(alpha, frame),
+        index=index,
+        seconds=None if frame.time is None else float(frame.time),
+        timecode=timecode,
+    )
+
+
+def _rgb(frame: Any, coding: _Coding) -> np.ndarray:
+    """float32 H×W×3 in [0, 1]: chroma brought to full resolution by swscale, the matrix applied here in float."""
+    if frame.format.is_rgb:
+        deep = coding.bits > 8
+        codes = frame.reformat(format="rgb48le" if deep else "rgb24").to_ndarray()
+        return codes.astype(np.float32) / np.float32(65535 if deep else 255)
+    # Asked for the range it has, swscale only shifts: code · 2^(16 − bits).
+    side = 2 if coding.full_range else 1
+    codes = frame.reformat(
+        format="yuv444p16le", src_color_range=side, dst_color_range=side, interpolation="BICUBIC"
+    ).to_ndarray()
+    if coding.full_range:
+        scale = 1 / (65535 - 65535 % 2 ** (16 - coding.bits)) if coding.bits < 16 else 1 / 65535
+        luma, chroma, black = scale, scale, 0.0
+    else:
+        luma, chroma, black = 1 / (219 * 256), 1 / (224 * 256), 16 * 256.0
+    if frame.format.name.startswith("gray"):
+        grey = (codes[..., 0].astype(np.float32) - np.float32(black)) * np.float32(luma)
+        return np.clip(np.repeat(grey[..., None], 3, 2), 0, 1)
+    _, red, blue = _LUMA[coding.matrix]
+    green = 1 - red - blue
+    to_rgb = np.array(
+        [
+            [1, 0, 2 * (1 - red)],
+            [1, -2 * (1 - blue) * blue / green, -2 * (1 - red) * red / green],
+            [1, 2 * (1 - blue), 0],
+        ]
+    ) * np.array([luma, chroma, chroma])
+    offset = -to_rgb @ np.array([black, 32768.0, 32768.0])
+    affine = np.concatenate([to_rgb, offset[:, None]], 1)
+    rgb = cv2.transform(codes.astype(np.float32), affine.astype(np.float64))
+    return np.clip(rgb, 0, 1, out=rgb)
+
+
+def _has_alpha(frame: Any) -> bool:
+    return any(component.is_alpha for component in frame.format.components)
+
+
+def _alpha(frame: Any) -> np.ndarray:
+    """float32 H×W in [0, 1]; the alpha of video is in full range."""
+    if frame.format.is_rgb:
+        deep = frame.format.components[0].bits > 8
+        codes = frame.reformat(format="rgba64le" if deep else "rgba").to_ndarray()[..., 3]
+        return codes.astype(np.float32) / np.float32(65535 if deep else 255)
+    plane, bits = frame.planes[3], frame.format.components[3].bits
+    kind = np.dtype("<u2") if bits > 8 else np.dtype("u1")
+    rows = np.frombuffer(plane, kind).reshape(plane.height, plane.line_size // kind.itemsize)
+    return rows[:, : plane.width].astype(np.float32) / np.float32(2**bits - 1)
+
+
+def _matrix(frame: Any) -> tuple[int, int, int, int]:
+    """Signs of a, b, c, d of the display matrix: x′ = a·x + c·y, y′ = b·x + d·y (ISO 14496-12, 6.2.2)."""
+    for data in frame.side_data.keys():  # noqa: SIM118 - not a dict
+        if data.type.name == "DISPLAYMATRIX":
+            a, b, _, c, d, *_ = struct.unpack("<9i", bytes(data)[:36])
+            if abs(a) >= abs(b):
+                return (-1 if a < 0 else 1, 0, 0, -1 if d < 0 else 1)
+            return (0, -1 if b < 0 else 1, -1 if c < 0 else 1, 0)
+    return 1, 0, 0, 1
+
+
+def _turned(picture: np.ndarray, frame: Any) -> np.ndarray:
+    """As displayed: quarter turns and mirrors of the display matrix applied."""
+    a, b, c, d = _matrix(frame)
+    if a == 0:
+        picture, across, down = picture.swapaxes(0, 1), c, b
+    else:
+        across, down = a, d
+    return np.ascontiguousarray(picture[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1])
+
+
+def _timecode(container: Any) -> str | None:
+    holders = [*container.streams, container]
+    return next((holder.metadata["timecode"] for holder in holders if "timecode" in holder.metadata), None)
+
+
+def _check_size(path: Path, width: int, height: int, most: int) -> None:
+    if width * height > most:
+        raise Ldr2hdrError(
+            f"{path} has {width}×{height} pixels, more than the {most} allowed; raise --max-pixels if it is meant."
+        )
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
