@@ -58,7 +58,7 @@ def find_inputs(patterns: Sequence[str], *, recursive: bool = False) -> list[Inp
 
 def parse_frames(text: str) -> tuple[int, int | None]:
     """ "100-250", "100-" or "100" → first and last frame number, the last inclusive, None for the end."""
-    found = re.fullmatch(r"\s*(\d+)\s*(-\s*(\d*)\s*)?", text)
+    found = re.fullmatch(r"\s*([0-9]+)\s*(-\s*([0-9]*)\s*)?", text)
     if not found:
         raise Ldr2hdrError(f"--frames {text}: write it like 100-250, 100- or 100.")
     first = int(found[1])
@@ -78,11 +78,11 @@ def _expand(pattern: str, recursive: bool) -> Iterator[Input]:
         yield from _sequence(path)
     elif glob.has_magic(pattern):
         names = sorted(glob.glob(pattern, recursive=True), key=_natural)  # noqa: PTH207 - absolute ones too
-        if not names:
-            raise Ldr2hdrError(f"{pattern}: no file has such a name.")
-        for name in names:
-            if Path(name).is_file() and _known(Path(name)):
-                yield Input(Path(name), _kind(Path(name)), PurePath(Path(name).stem))
+        paths = [Path(name) for name in names if Path(name).is_file() and _known(Path(name))]
+        if not paths:
+            raise Ldr2hdrError(f"{pattern}: no picture or clip has such a name.")
+        for path in paths:
+            yield Input(path, _kind(path), PurePath(path.stem))
     else:
         raise Ldr2hdrError(f"{pattern}: there is no such file or directory.")
 

@@ -1,6 +1,7 @@
 """Photographs and other stills: upright, RGB, at the depth they were stored in, their colour space kept in mind."""
 
 import io
+import logging
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +14,18 @@ from PIL import Image, ImageCms, ImageOps
 
 from ldr2hdr_cli.plate import ADOBE_RGB, P3D65, REC709, Frame, Plate
 from model.errors import Ldr2hdrError
+from model.exposure import encode
 
 HDR_SUFFIXES = {".exr", ".hdr", ".pic", ".rgbe", ".pfm"}
 _HDR_TRANSFER = {16: "PQ (SMPTE ST 2084)", 18: "HLG (ARIB STD-B67)"}
 _KEPT = {"p3d65": (P3D65, "srgb"), "adobergb": (ADOBE_RGB, "gamma2.2"), "bt709": (REC709, "srgb")}
-_XY_TOLERANCE = 0.008  # of a profile's primaries, adapted to D50 and back
+_XY_TOLERANCE = 0.004  # profiles round their primaries
+# Linear Bradford adaptation from D65 to D50 (ICC.1:2022, annex E), as profiles store their primaries.
+_TO_D50 = np.array(
+    [[1.0478112, 0.0228866, -0.0501270], [0.0295424, 0.9904844, -0.0170491], [-0.0092345, 0.0150436, 0.7521316]]
+)
 
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds wrong is said once, by our own sentence
 Image.MAX_IMAGE_PIXELS = None  # `max_pixels` is checked here, in one place, before anything is decoded
 
 
@@ -57,7 +64,7 @@ def read_still(path: Path, max_pixels: int = 2**28) -> tuple[Plate, Frame]:
             return plate, _frame(image)
 
 
-class _reading:  # noqa: N801 - used as a statement
+class _reading:
     """Turns what the decoders raise into one sentence; they raise nearly anything on a malformed file."""
 
     def __init__(self, path: Path) -> None:
@@ -86,7 +93,7 @@ class _reading:  # noqa: N801 - used as a statement
 
 def _refuse_hdr(path: Path) -> None:
     with path.open("rb") as file:
-        start = file.read(4096)
+        start = file.read(1 << 20)
     radiance = start.startswith((b"#?RADIANCE", b"#?RGBE"))
     if start.startswith(b"\x76\x2f\x31\x01") or radiance or path.suffix.lower() in HDR_SUFFIXES:
         raise Ldr2hdrError(f"{path} is HDR already: nothing in it is clipped that could be reconstructed.")
@@ -124,7 +131,8 @@ def _plate(path: Path, image: Image.Image) -> Plate:
     if colour.convert:
         notes.append("its colour profile is converted to sRGB.")
     chromaticities, transfer = _KEPT[colour.name]
-    turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    # Pillow turns a TIFF by itself when it loads it, and gives the turned size from the start.
+    turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8) and image.format != "TIFF"
     return Plate(
         path=path,
         kind="still",
@@ -193,10 +201,26 @@ def _colour(profile: bytes | None, mode: str) -> _Colour:
     except (ImageCms.PyCMSError, OSError, ValueError, AttributeError):
         return _Colour()
     if len(found) == 3:
-        for name, (known, _) in _KEPT.items():
-            if np.allclose(np.ravel(found), known[:6], atol=_XY_TOLERANCE):
+        for name, (known, transfer) in _KEPT.items():
+            if np.allclose(np.ravel(found), _in_d50(known), atol=_XY_TOLERANCE) and _has_curve(profile, transfer):
                 return _Colour(name)
     return _Colour(convert=True)
+
+
+def _in_d50(chromaticities: tuple[float, ...]) -> np.ndarray:
+    """The xy of red, green and blue as a profile gives them, adapted to D50."""
+    xy = np.array(chromaticities[:6]).reshape(3, 2)
+    xyz = np.column_stack([xy[:, 0] / xy[:, 1], np.ones(3), (1 - xy.sum(1)) / xy[:, 1]]) @ _TO_D50.T
+    return (xyz[:, :2] / xyz.sum(1, keepdims=True)).ravel()
+
+
+def _has_curve(profile: bytes, transfer: str) -> bool:
+    """Whether the profile takes grey as this transfer does: sRGB or gamma 2.2, within 1.5 codes of 255."""
+    grey = Image.fromarray(np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, 2))
+    seen = np.asarray(_to_srgb(grey, profile), np.float32)[0, :, 1] / 255
+    codes = np.arange(256, dtype=np.float32) / 255
+    wanted = codes if transfer == "srgb" else encode(codes**2.2, "srgb")
+    return bool(np.abs(seen - wanted).max() <= 1.5 / 255)
 
 
 def _deep(path: Path, max_pixels: int, header: bool = False) -> tuple[Plate, Frame] | None:
@@ -234,7 +258,7 @@ def _deep_tiff(path: Path, max_pixels: int) -> tuple[Plate, Frame] | None:
         if page.photometric.name not in ("RGB", "MINISBLACK", "MINISWHITE"):
             raise Ldr2hdrError(f"{path} is a 16-bit {page.photometric.name} TIFF; convert it to RGB first.")
         codes = page.asarray()
-        if page.planarconfig.name == "SEPARATE" and codes.ndim == 3:
+        if int(page.planarconfig or 1) == 2 and codes.ndim == 3:
             codes = np.moveaxis(codes, 0, 2)
         if page.photometric.name == "MINISWHITE":
             codes = 65535 - codes

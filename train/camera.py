@@ -24,7 +24,7 @@ class CameraConfig:
     mild_probability: how often the picture is instead over by `mild_stops` against its 99.5th percentile, which
         over-exposes scenes without a light as people do.
     n_mean … sigma_std: the curve f(x) = (1+σ)·xⁿ/(xⁿ+σ), n and σ drawn from normal distributions.
-    hue_std: degrees; saturation_std: factor. noise_max: largest standard deviation of the noise, of display code 0 to 1.
+    hue_std: degrees; saturation_std: factor. noise_max: largest standard deviation of the noise in display code.
     jpeg_probability, jpeg_low, jpeg_high: how often the picture goes through JPEG, at which quality.
     fov_low, fov_high: horizontal field of view of views cut from panoramas, degrees. roll_max, pitch_max: degrees.
     scale_low: flat pictures are cut from between this and all of their shorter side.

@@ -17,10 +17,7 @@ from model.errors import Ldr2hdrError
 
 def setting(default: Any, text: str, **more: Any) -> Any:
     """A dataclass field with a help text; `flag` renames its option, `low` and `high` bound a number."""
-    metadata = {"help": text, **more}
-    if isinstance(default, (list, dict)):
-        return field(default_factory=lambda: type(default)(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
+    return field(default=default, metadata={"help": text, **more})
 
 
 @dataclass
@@ -41,7 +38,7 @@ class NetworkSettings:
 class DataSettings:
     """Pictures and how samples are made of them."""
 
-    folders: list[str] = setting([], "Folders of pictures, searched to the bottom.")
+    folders: list[str] = field(default_factory=list, metadata={"help": "Folders of pictures, searched to the bottom."})
     patch_size: int = setting(512, "Side of a training patch, pixels; a multiple of 2^depth.", low=8)
     patch_sampling: bool = setting(True, "Keep textured patches only (algorithm 1).")
     texture_threshold: float = setting(0.85, "Textured from this score of algorithm 1.", low=0)

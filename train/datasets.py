@@ -137,7 +137,7 @@ class HDRDataset(Dataset):
 class PatchDataset(Dataset):
     """The same from patches that `cut_patches` stored: no decoding, no cutting, no scoring.
 
-    folder: the store. scenes: those of its scenes to use; None: all.
+    folder: the store. sources: the pictures whose patches to use; None: all.
     """
 
     def __init__(
@@ -148,11 +148,11 @@ class PatchDataset(Dataset):
         camera: CameraConfig | None = None,
         *,
         mask_threshold: float = 0.96,
-        scenes: set[str] | None = None,
+        sources: set[Path] | None = None,
     ) -> None:
-        self.entries = [entry for entry in read_index(folder) if scenes is None or entry["scene"] in scenes]
+        self.entries = [entry for entry in read_index(folder) if sources is None or Path(entry["source"]) in sources]
         if not self.entries:
-            raise Ldr2hdrError(f"{folder} holds no patch of the scenes that are asked for.")
+            raise Ldr2hdrError(f"{folder} holds no patch of the pictures that are asked for.")
         self.folder, self.size, self.seed = folder, patch_size, seed
         self.camera, self.mask_threshold = camera or CameraConfig(), mask_threshold
         self._open: dict[str, np.ndarray] = {}

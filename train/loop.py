@@ -260,15 +260,15 @@ class Run:
             reason = self._ended(stop)
             if reason is None and position.step == 0:
                 self._untouched(validation)
+            began = time.monotonic()
             while reason is None:
-                began = time.monotonic()
+                step_began = time.monotonic()
                 rate = self._set_rate()
                 terms, waited = self._step(batches)
                 position.step += 1
-                took = time.monotonic() - began
-                position.seconds += took
                 history.append(float(terms["loss"]))
-                meter.add(terms, took, waited)
+                meter.add(terms, time.monotonic() - step_began, waited)
+                position.seconds, began = position.seconds + time.monotonic() - began, time.monotonic()
                 if position.step % run.log_every == 0:
                     self._log(meter, rate)
                 reason = self._ended(stop)

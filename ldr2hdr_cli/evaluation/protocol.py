@@ -20,13 +20,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image
+
+from ldr2hdr_cli.evaluation.alignment import align_scale
+from ldr2hdr_cli.sources import STILL_SUFFIXES, read_still
+from model.errors import Ldr2hdrError
 from train.camera import camera_curve, expose
 from train.panorama import is_panorama, perspective
 from train.pictures import find_pictures, read_hdr
-
-from ldr2hdr_cli.evaluation.alignment import align_scale
-from ldr2hdr_cli.sources import SUFFIXES_STILL, read_still
-from model.errors import Ldr2hdrError
 
 SHARES = (4.0, 8.0, 12.0)  # per cent of the pixels
 MILD_STOPS = (0.25, 1.5)  # the brightest point above the clip level
@@ -275,7 +275,7 @@ def _shrink(picture: np.ndarray, size: int) -> np.ndarray:
 def _stills(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise Ldr2hdrError(f"{folder} is not a folder; give the folder of the LDR pictures.")
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES_STILL)
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in STILL_SUFFIXES)
 
 
 def _size(picture: np.ndarray) -> str:

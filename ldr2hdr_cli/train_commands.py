@@ -1,0 +1,359 @@
+"""`ldr2hdr train pretrain | finetune | patches`: settings from defaults, file and flags; then the loop.
+
+The options are made from the fields of `train.config`, where each setting is described once. Nothing heavier than
+the standard library and Typer is imported before a command runs.
+"""
+
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from model.errors import Ldr2hdrError
+from train.config import SECTIONS, Settings, make_settings, read_yaml
+
+train_app = typer.Typer(
+    name="train",
+    help="Train your own weights: inpainting first, then HDR.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+PANELS = {
+    "data": "Data",
+    "network": "Network",
+    "loss": "Loss",
+    "optimiser": "Optimiser",
+    "run": "Run",
+}
+OWN = {"folders", "out", "init", "perceptual"}  # fields whose options the commands spell out or rename below
+INPAINTING_ONLY = {
+    "lambda_valid",
+    "lambda_hole",
+    "inpainting_perceptual",
+    "inpainting_style",
+    "lambda_variation",
+}
+
+
+def _option_type(wanted: Any) -> Any:
+    """What Typer shall parse for a field: T | None, so that a flag that was not given can be told."""
+    choices = typing.get_args(wanted)
+    if typing.get_origin(wanted) is Literal or type(None) not in choices:
+        return wanted | None
+    return wanted
+
+
+def _option(section: str, entry: Field) -> inspect.Parameter:
+    """The option of one setting, named section__field so that values find their way back."""
+    wanted = typing.get_type_hints(SECTIONS[section])[entry.name]
+    flag = "--" + entry.name.replace("_", "-")
+    if wanted is bool:
+        flag += "/--no-" + entry.name.replace("_", "-")
+    default = None if entry.default is MISSING else entry.default
+    shown = (
+        {None: "none", True: "yes", False: "no"}.get(default, str(default))
+        if not isinstance(default, int) or (isinstance(default, bool))
+        else str(default)
+    )
+    info = typer.Option(
+        flag,
+        help=entry.metadata["help"],
+        rich_help_panel=PANELS[section],
+        show_default=shown,
+    )
+    return inspect.Parameter(
+        f"{section}__{entry.name}",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[_option_type(wanted), info],
+    )
+
+
+def _with_settings(without: set[str]) -> Callable[[Callable], Callable]:
+    """Adds an option for every setting but those `without`; the command gets the given ones as `flags`."""
+
+    def decorate(command: Callable) -> Callable:
+        own = [p for p in inspect.signature(command).parameters.values() if p.name != "flags"]
+        made = [
+            _option(section, entry)
+            for section, owner in SECTIONS.items()
+            for entry in fields(owner)
+            if entry.name not in without
+        ]
+
+        def wrapper(**values: Any) -> None:
+            flags: dict[str, dict[str, Any]] = {}
+            for parameter in made:
+                value = values.pop(parameter.name)
+                if value is not None:
+                    section, name = parameter.name.split("__")
+                    flags.setdefault(section, {})[name] = value
+            command(**values, flags=flags)
+
+        own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+        wrapper.__signature__ = inspect.Signature(own + made)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {p.name: p.annotation for p in own + made}
+        wrapper.__doc__ = command.__doc__
+        wrapper.__name__ = command.__name__
+        return wrapper
+
+    return decorate
+
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.", show_default=False)]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", help="Settings as YAML, as in a run's settings.yaml; flags go over it.", show_default=False
+    ),
+]
+Init = Annotated[Path | None, typer.Option("--init", help="Weights to begin with.", show_default=False)]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from last.ckpt in --out, with its settings.")]
+Perceptual = Annotated[
+    str | None,
+    typer.Option(
+        "--perceptual",
+        help="vgg19 (the paper's), random (the same network, untrained), none (pixel loss only). [vgg19]",
+        rich_help_panel="Loss",
+        show_default=False,
+    ),
+]
+Camera = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--camera", metavar="NAME=VALUE", help="A number of the virtual camera; repeatable.", show_default=False
+    ),
+]
+
+
+@train_app.command()
+@_with_settings(OWN)
+def pretrain(
+    flags: dict[str, dict[str, Any]],
+    out: Out,
+    images: Annotated[
+        list[Path] | None, typer.Option("--images", help="Folder of photographs; repeatable.", show_default=False)
+    ] = None,
+    task: Annotated[
+        str, typer.Option(help="inpainting (section 3.3), or hdr: on simulated HDR pictures.")
+    ] = "inpainting",
+    init: Init = None,
+    config: Config = None,
+    camera: Camera = None,
+    perceptual: Perceptual = None,
+    resume: Resume = False,
+) -> None:
+    """First stage: fill irregular holes in photographs."""
+    if task not in ("inpainting", "hdr"):
+        raise Ldr2hdrError(f"--task {task}: must be inpainting or hdr.")
+    stage = "inpainting" if task == "inpainting" else "simulated"
+    _train(stage, flags, out, images, "--images", init, config, camera, perceptual, resume)
+
+
+@train_app.command()
+@_with_settings(OWN | INPAINTING_ONLY)
+def finetune(
+    flags: dict[str, dict[str, Any]],
+    out: Out,
+    hdr: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--hdr",
+            help="Folder of HDR pictures (.hdr, .exr, float .tif), or of `train patches`; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    init: Init = None,
+    config: Config = None,
+    camera: Camera = None,
+    perceptual: Perceptual = None,
+    resume: Resume = False,
+) -> None:
+    """Second stage: reconstruct what a virtual camera clips of HDR pictures."""
+    _train("hdr", flags, out, hdr, "--hdr", init, config, camera, perceptual, resume)
+
+
+@train_app.command()
+def patches(
+    hdr: Annotated[list[Path], typer.Option("--hdr", help="Folder of HDR pictures; repeatable.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the patches and their index.")],
+    per_scene: Annotated[int, typer.Option(min=1, help="Patches cut from each picture.")] = 32,
+    size: Annotated[int, typer.Option(min=32, help="Side of a patch in pixels.")] = 512,
+    threshold: Annotated[float, typer.Option(min=0, help="Kept from this score of algorithm 1 on.")] = 0.85,
+    panorama: Annotated[str, typer.Option(help="auto (2:1 pictures), yes, no.")] = "auto",
+    exclude: Annotated[Path | None, typer.Option(help="A text file that names pictures never to be used.")] = None,
+    camera: Camera = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Cut, score by algorithm 1, filter and store patches, for `finetune --hdr` to take instead of pictures."""
+    from train.patches import cut_patches
+
+    summary = cut_patches(
+        hdr,
+        out,
+        per_scene=per_scene,
+        size=size,
+        panorama=_panorama(panorama),
+        seed=seed,
+        threshold=threshold,
+        config=_camera(_pairs(camera)),
+        exclude=_excluded(exclude),
+        progress=lambda path, so_far: typer.echo(f"{path.name}: {so_far.kept} patches so far", err=True),
+    )
+    for sentence in summary.bad or []:
+        typer.echo(sentence, err=True)
+    typer.echo(
+        f"{summary.kept} patches of {summary.scenes} pictures in {out}; dropped: {summary.untextured} below "
+        f"{threshold}, "
+        f"{summary.unsaturated} with nothing clipped, {len(summary.bad or [])} bad pictures."
+    )
+
+
+def _train(
+    stage: str,
+    flags: dict[str, dict[str, Any]],
+    out: Path,
+    folders: list[Path] | None,
+    option: str,
+    init: Path | None,
+    config: Path | None,
+    camera: list[str] | None,
+    perceptual: str | None,
+    resume: bool,
+) -> None:
+    """Settings from defaults, file and flags, in that order; then the loop."""
+    given: dict[str, dict[str, Any]] = {section: dict(table) for section, table in flags.items()}
+    if folders:
+        given.setdefault("data", {})["folders"] = [str(folder) for folder in folders]
+    if perceptual:
+        given.setdefault("loss", {})["perceptual"] = perceptual
+    given.setdefault("run", {})["out"] = str(out)
+    if init:
+        given["run"]["init"] = str(init)
+    layers: list[dict[str, Any]] = [_settings_of(init)] if init and not resume else []
+    if config:
+        layers.append(read_yaml(config))
+    elif resume:
+        layers.append(read_yaml(out / "settings.yaml"))
+    settings = make_settings(*layers, {"stage": stage, "camera": _pairs(camera)}, given)
+    if not settings.data.folders:
+        raise Ldr2hdrError(f"Nothing to train on: give {option} DIR.")
+    if not resume and (out / "last.ckpt").exists():
+        raise Ldr2hdrError(f"{out} holds a run already: --resume goes on with it; another --out begins anew.")
+    outcome = _run(settings, resume)
+    typer.echo(f"Ended at step {outcome.step} ({outcome.reason}); best validation loss {outcome.best:.5f}.", err=True)
+    typer.echo(f"Weights: {out / 'best.safetensors'}, {out / 'last.safetensors'}", err=True)
+    if outcome.signal:
+        typer.echo(f"To go on: the same command with --resume, or ldr2hdr train ... --out {out} --resume", err=True)
+        raise typer.Exit(128 + outcome.signal)
+
+
+def _settings_of(weights: Path) -> dict[str, Any]:
+    """The network of the weights that a run begins with: what is learned on top of them has their shape."""
+    from dataclasses import asdict
+
+    from model.checkpoint import load_network
+
+    return {"network": asdict(load_network(weights).config)}
+
+
+def _run(settings: Settings, resume: bool) -> Any:
+    from ldr2hdr_cli.train_display import TrainDisplay
+    from train.loop import train
+
+    with TrainDisplay() as display:
+        training, validation = _datasets(settings, display.message)
+        return train(settings, training, validation, display, resume)
+
+
+def _datasets(settings: Settings, tell: Callable[[str], None]) -> tuple[Any, Any]:
+    """Training and validation, of different scenes; the validation's camera is fixed by its own seed."""
+    from train.datasets import HDRDataset, InpaintingDataset, PatchDataset, is_store, read_simulated, usable
+    from train.patches import read_index, scenes_split
+    from train.pictures import find_pictures, read_hdr, read_photo
+
+    data, seed, stage = settings.data, settings.run.seed, settings.stage
+    folders = [Path(folder) for folder in data.folders]
+    excluded = _excluded(Path(data.exclude) if data.exclude else None)
+    camera = _camera(settings.camera)
+    threshold = settings.network.mask_threshold
+    if stage == "hdr" and is_store(folders[0]):
+        sources = [Path(entry["source"]) for entry in read_index(folders[0]) if not excluded(Path(entry["source"]))]
+        parts = scenes_split(sorted(set(sources)), data.validation_share, seed)
+        tell(f"Patches of {len(parts[0])} pictures to train on, of {len(parts[1])} held out for validation.")
+        return tuple(
+            PatchDataset(
+                folders[0], data.patch_size, seed + 7 * held, camera, mask_threshold=threshold, sources=set(part)
+            )
+            for held, part in enumerate(parts)
+        )  # type: ignore[return-value]
+    read = {"inpainting": read_photo, "simulated": read_simulated, "hdr": read_hdr}[stage]
+    paths = [path for path in find_pictures(folders, "hdr" if stage == "hdr" else "photo") if not excluded(path)]
+    tell(f"Reading {len(paths)} pictures once, to leave out what cannot be used.")
+    paths = usable(paths, read, data.patch_size // 4, tell)
+    parts = scenes_split(paths, data.validation_share, seed)
+    tell(f"{len(parts[0])} pictures to train on, {len(parts[1])} held out for validation, by scene.")
+    if stage == "inpainting":
+        return tuple(InpaintingDataset(part, data.patch_size, seed + 7 * held) for held, part in enumerate(parts))  # type: ignore[return-value]
+    return tuple(
+        HDRDataset(
+            part,
+            data.patch_size,
+            seed + 7 * held,
+            camera,
+            mask_threshold=threshold,
+            panorama=data.panorama,
+            sampling=data.patch_sampling,
+            texture_threshold=data.texture_threshold,
+            read=read,
+        )
+        for held, part in enumerate(parts)
+    )  # type: ignore[return-value]
+
+
+def _excluded(listing: Path | None) -> Callable[[Path], bool]:
+    """Whether a picture's name, with or without suffix, stands in a text file."""
+    if listing is None:
+        return lambda _path: False
+    try:
+        names = {line.strip() for line in listing.read_text("utf-8").splitlines() if line.strip()}
+    except OSError as error:
+        raise Ldr2hdrError(
+            f"{listing} cannot be read ({error.strerror}); give a text file with one name a line."
+        ) from None
+    return lambda path: path.name in names or path.stem in names
+
+
+def _pairs(items: list[str] | None) -> dict[str, Any]:
+    """ "share_low=0.01" → {"share_low": 0.01}."""
+    found: dict[str, Any] = {}
+    for item in items or []:
+        name, _, value = item.partition("=")
+        try:
+            found[name.strip().replace("-", "_")] = float(value)
+        except ValueError:
+            raise Ldr2hdrError(f"--camera {item}: write it like share_low=0.01.") from None
+    return found
+
+
+def _camera(values: dict[str, Any]) -> Any:
+    from train.camera import CameraConfig
+
+    known = {entry.name: entry for entry in fields(CameraConfig)}
+    if unknown := [name for name in values if name not in known]:
+        raise Ldr2hdrError(f"The camera has no {unknown[0]}; it has {', '.join(known)}.")
+    try:
+        return CameraConfig(**{n: int(v) if known[n].type in (int, "int") else float(v) for n, v in values.items()})
+    except (TypeError, ValueError) as error:
+        raise Ldr2hdrError(f"The camera's settings do not fit: {error}.") from None
+
+
+def _panorama(text: str) -> str:
+    if text not in ("auto", "yes", "no"):
+        raise Ldr2hdrError(f"--panorama {text}: must be auto, yes or no.")
+    return text

@@ -1,0 +1,43 @@
+"""What is seen of a training run: a progress line on a terminal, plain lines elsewhere."""
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn
+
+from train.loop import Listener
+from train.loop import Progress as Step
+
+
+class TrainDisplay(Listener):
+    """Says on stderr what the loop tells."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, soft_wrap=True)
+        self.bar = Progress(
+            BarColumn(), TextColumn("{task.description}"), console=self.console, disable=not self.console.is_terminal
+        )
+        self.task = self.bar.add_task("", total=None)
+
+    def __enter__(self) -> "TrainDisplay":
+        self.bar.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.bar.stop()
+
+    def message(self, text: str) -> None:
+        self.console.print(escape(text), highlight=False)
+
+    def progress(self, progress: Step) -> None:
+        terms = " ".join(f"{name} {value:.4f}" for name, value in progress.terms.items() if name != "loss")
+        left = "" if progress.hours_left is None else f", {progress.hours_left:.2f} h left"
+        line = (
+            f"step {progress.step}: loss {progress.loss:.4f} ({terms}), rate {progress.learning_rate:.2g}, "
+            f"{progress.patches_per_second:.1f} patches/s, {progress.wait:.0%} waiting{left}"
+        )
+        if self.console.is_terminal:
+            self.bar.update(self.task, total=progress.max_steps, completed=progress.step, description=escape(line))
+        else:
+            self.console.print(escape(line), highlight=False)
