@@ -129,7 +129,7 @@ def _decoded(
 
 
 def _missing(
-    item: Item, frames: Iterator[Work | Note], manifest: Manifest, settings: Settings, options: Options
+    item: Item, frames: Iterator[Work | Note | Skipped], manifest: Manifest, settings: Settings, options: Options
 ) -> Iterator[Work | Skipped | Note]:
     if item.input.kind == "still" and _finished(item, 0, manifest, settings, options):
         yield Skipped(item, item.output(0))

@@ -274,7 +274,7 @@ def _run(settings: Settings, resume: bool) -> Any:
 def _datasets(settings: Settings, tell: Callable[[str], None]) -> tuple[Any, Any]:
     """Training and validation, of different scenes; the validation's camera is fixed by its own seed."""
     from train.datasets import HDRDataset, InpaintingDataset, PatchDataset, is_store, read_simulated, usable
-    from train.patches import read_index, scenes_split
+    from train.patches import read_index, scene_of, scenes_split
     from train.pictures import find_pictures, read_hdr, read_photo
 
     data, seed, stage = settings.data, settings.run.seed, settings.stage
@@ -296,7 +296,9 @@ def _datasets(settings: Settings, tell: Callable[[str], None]) -> tuple[Any, Any
     paths = [path for path in find_pictures(folders, "hdr" if stage == "hdr" else "photo") if not excluded(path)]
     tell(f"Reading {len(paths)} pictures once, to leave out what cannot be used.")
     paths = usable(paths, read, data.patch_size // 4, tell)
-    parts = scenes_split(paths, data.validation_share, seed)
+    # Photographs have no twins that their names tell of; HDR panoramas have.
+    scene = scene_of if stage == "hdr" else str
+    parts = scenes_split(paths, data.validation_share, seed, scene)
     tell(f"{len(parts[0])} pictures to train on, {len(parts[1])} held out for validation, by scene.")
     if stage == "inpainting":
         return tuple(InpaintingDataset(part, data.patch_size, seed + 7 * held) for held, part in enumerate(parts))  # type: ignore[return-value]
@@ -348,7 +350,8 @@ def _camera(values: dict[str, Any]) -> Any:
     if unknown := [name for name in values if name not in known]:
         raise Ldr2hdrError(f"The camera has no {unknown[0]}; it has {', '.join(known)}.")
     try:
-        return CameraConfig(**{n: int(v) if known[n].type in (int, "int") else float(v) for n, v in values.items()})
+        typed: dict[str, Any] = {n: int(v) if known[n].type in (int, "int") else float(v) for n, v in values.items()}
+        return CameraConfig(**typed)
     except (TypeError, ValueError) as error:
         raise Ldr2hdrError(f"The camera's settings do not fit: {error}.") from None
 

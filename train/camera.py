@@ -137,4 +137,4 @@ def jitter_colour(hdr: np.ndarray, hue: float, saturation: float) -> np.ndarray:
 def jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
     """uint8 H×W×3 through JPEG of a quality from 1 to 100."""
     _, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))[..., ::-1]

@@ -319,7 +319,8 @@ class Run:
         """The moving average of the weights, quicker at the start so that it forgets the initial ones."""
         step = self.position.step + 1
         decay = min(self.settings.optimiser.ema, (1 + step) / (10 + step))
-        mine, theirs = list(self.average.parameters()), list(self.net.parameters())
+        mine: list[Tensor] = list(self.average.parameters())
+        theirs: list[Tensor] = list(self.net.parameters())
         torch._foreach_lerp_(mine, theirs, 1 - decay)
 
     def _terms(self, batch: Terms, perceptual: bool = True, weight: float = 1.0) -> Terms:
@@ -451,11 +452,11 @@ class Run:
         values = torch.tensor([*sums.values(), float(count)], dtype=torch.float64, device=self.fabric.device)
         values = self.fabric.all_reduce(values, reduce_op="sum")
         means = (values[:-1] / values[-1]).tolist()
-        terms = dict(zip(sums, means, strict=True))
-        if "squared_stops" in terms:
-            share = max(terms.pop("clipped_share"), 1e-12)
-            terms["rmse_stops"] = math.sqrt(terms.pop("squared_stops") / share)
-        return terms
+        result: dict[str, float] = dict(zip(sums, means, strict=True))
+        if "squared_stops" in result:
+            share = max(result.pop("clipped_share"), 1e-12)
+            result["rmse_stops"] = math.sqrt(result.pop("squared_stops") / share)
+        return result
 
     def _infer(self, net: MaskedUNet, batch: Terms) -> Tensor:
         picture = batch["image" if self.settings.stage == "inpainting" else "ldr"]

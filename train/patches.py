@@ -59,12 +59,14 @@ def scene_of(path: Path) -> str:
     return re.sub(r"([_-]?\d+)+$", "", name) or name
 
 
-def scenes_split(paths: Sequence[Path], validation_share: float, seed: int) -> tuple[list[Path], list[Path]]:
+def scenes_split(
+    paths: Sequence[Path], validation_share: float, seed: int, scene: Callable[[Path], str] = scene_of
+) -> tuple[list[Path], list[Path]]:
     """(training, validation): whole scenes, never patches, with twins on one side.
 
     Raises Ldr2hdrError when there is only one scene to split.
     """
-    scenes = sorted({scene_of(path) for path in paths})
+    scenes = sorted({scene(path) for path in paths})
     if validation_share > 0 and len(scenes) < 2:
         raise Ldr2hdrError(
             f"{paths[0]}: validation needs a scene of its own, and all pictures are of one ({scenes[0]}); "
@@ -73,8 +75,8 @@ def scenes_split(paths: Sequence[Path], validation_share: float, seed: int) -> t
     count = max(1, round(validation_share * len(scenes))) if validation_share > 0 else 0
     order = np.random.default_rng([seed, 0x5EED]).permutation(len(scenes))
     held_out = {scenes[index] for index in order[:count]}
-    validation = [path for path in paths if scene_of(path) in held_out]
-    return [path for path in paths if scene_of(path) not in held_out], validation
+    validation = [path for path in paths if scene(path) in held_out]
+    return [path for path in paths if scene(path) not in held_out], validation
 
 
 def cut(scene: np.ndarray, rng: np.random.Generator, size: int, config: CameraConfig, panorama: str) -> np.ndarray:

@@ -26,6 +26,9 @@ class VGG19Features(nn.Module):
     `description` says where they came from.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         layers: list[nn.Module] = []
@@ -92,7 +95,7 @@ def _randomise(vgg: VGG19Features) -> None:
         if isinstance(layer, nn.Conv2d):
             fan_in = layer.in_channels * 9
             layer.weight.data = torch.randn(layer.weight.shape, generator=generator) * (2 / fan_in) ** 0.5
-            nn.init.zeros_(layer.bias)
+            layer.bias = nn.Parameter(torch.zeros(layer.out_channels), requires_grad=False)
     vgg.description = f"VGG-19 with random weights (seed {RANDOM_SEED}), never trained on pictures"
 
 

@@ -97,7 +97,7 @@ def made_cases(folder: Path, protocol: Protocol) -> Iterator[Case]:
         for view, tag in _views(truth, path.stem, protocol, mild=False):
             n, sigma = _curve(_rng(protocol.seed, path.stem, tag))
             for share in protocol.shares:
-                exposed = expose(view, share / 100)
+                exposed = view * np.float32(expose(view, share / 100))
                 name = f"{path.stem}_{tag}_share{share:g}"
                 yield _photograph(name, path.stem, "share", share, exposed, n, sigma, protocol.jpeg)
         if protocol.mild:
@@ -218,7 +218,7 @@ def _views(truth: np.ndarray, scene: str, protocol: Protocol, *, mild: bool) -> 
     for attempt in range(TRIES * protocol.views):
         yaw = float(rng.uniform(-180, 180) if mild else 360 * attempt / protocol.views + rng.uniform(-30, 30))
         pitch, fov = float(rng.uniform(*(MILD_PITCH if mild else PITCH))), float(rng.uniform(*FIELD_OF_VIEW))
-        view = np.maximum(perspective(truth, yaw, pitch, 0.0, fov, protocol.size), 0.0)
+        view = np.maximum(perspective(truth, yaw, pitch, 0.0, fov, (protocol.size, protocol.size)), 0.0)
         if fits(view):
             yield view, f"{letter}{found}"
             found += 1

@@ -273,7 +273,7 @@ def test_wrong_sizes_are_refused():
         (ldr, mask[:, :1]),
         (ldr[0], mask[0]),
     ):
-        with pytest.raises(ValueError, match="expected|multiples of 8"):
+        with pytest.raises(ValueError, match=r"expected|multiples of 8"):
             net(bad, its_mask)
 
 
