@@ -206,9 +206,20 @@ class MaskedUNet(nn.Module):
 
 
 def receptive_radius(config: NetworkConfig) -> int:
-    """How far, in pixels, an output can see in every direction: 262 for the paper's network."""
-    down = sum((kernel // 2) * 2**level for level, kernel in enumerate(config.kernels()))
-    return down + sum(2**level for level in range(config.depth))
+    """How far, in pixels, an output can see in every direction, wherever it lies on the grid of the deepest level.
+
+    Followed exactly: a decoder layer reads one pixel around and nearest ×2 halves what it read; an encoder layer reads
+    half a kernel around twice its place.
+    """
+    reach = 0
+    for start in range(config.multiple):
+        low = high = start
+        for _ in range(config.depth):
+            low, high = (low - 1) // 2, (high + 1) // 2
+        for kernel in reversed(config.kernels()):
+            low, high = 2 * low - kernel // 2, 2 * high + kernel // 2
+        reach = max(reach, start - low, high - start)
+    return reach
 
 
 def _activate(x: Tensor, kind: Activation) -> Tensor:

@@ -139,7 +139,7 @@ def test_the_papers_sizes():
     assert config.channels() == [3, 64, 128, 256, 512, 512, 512, 512]
     assert config.kernels() == [7, 5, 5, 3, 3, 3, 3]
     assert config.multiple == 128
-    assert receptive_radius(config) == 262
+    assert receptive_radius(config) == 135 + 2 * 127  # kernels down; up, and where a pixel lies on the grid of 128
     biases = [name for name, _ in net.named_parameters() if name.endswith("bias")]
     assert biases == ["decoder.0.conv.bias"]
 
