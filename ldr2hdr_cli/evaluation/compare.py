@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from train.pictures import read_hdr
 
 from ldr2hdr_cli.evaluation.alignment import align_scale, fit_curve
 from ldr2hdr_cli.evaluation.metrics import PEAK, WHITE, cvvdp_jod, score
 from ldr2hdr_cli.evaluation.protocol import Case, aligning_pixels
 from ldr2hdr_cli.operators import expand
 from model.errors import Ldr2hdrError
+from train.pictures import read_hdr
 
 Method = Callable[[Case], np.ndarray]
 PICTURE_SUFFIXES = (".exr", ".hdr")  # of pictures that another program made, tried in this order
