@@ -1,0 +1,60 @@
+"""The loop: it learns, it can be stopped and resumed to the bit, and what it writes can be loaded."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from model import exposure_mask, load_network
+from train.config import make_settings
+from train.loop import train
+
+
+class FourPatches(Dataset):
+    """The same four patches again and again: a bright disc on a dark ground."""
+
+    def __len__(self):
+        return 1 << 40
+
+    def __getitem__(self, index):
+        rows, columns = np.mgrid[:32, :32]
+        disc = ((rows - 10 - index % 4) ** 2 + (columns - 16) ** 2 < 60).astype(np.float32)
+        truth = torch.from_numpy(0.2 + 4 * disc).expand(3, -1, -1).contiguous()
+        ldr = truth.clamp(0, 1).sqrt()
+        return {"ldr": ldr, "mask": exposure_mask(ldr), "truth": truth}
+
+
+def settings(out, steps, **run):
+    return make_settings(
+        {
+            "stage": "hdr",
+            "network": {"base_channels": 4, "depth": 3},
+            "data": {"patch_size": 32, "workers": 0, "validation_patches": 4},
+            "loss": {"perceptual": "none"},
+            "optimiser": {"learning_rate": 5e-3, "schedule": "constant"},
+            "run": {
+                "out": str(out), "max_steps": steps, "accelerator": "cpu", "validate_every": 10,
+                "pictures_every": 0, "log_every": 5, **run,
+            },
+        }
+    )  # fmt: skip
+
+
+def test_four_patches_are_learned_by_heart(tmp_path):
+    history = train(settings(tmp_path, 60), FourPatches(), FourPatches()).history
+    assert history[-1] < 0.25 * history[0]
+
+
+def test_a_resumed_run_takes_the_steps_of_an_uninterrupted_one(tmp_path):
+    whole = train(settings(tmp_path / "whole", 12), FourPatches(), FourPatches()).history
+    first = train(settings(tmp_path / "parts", 7), FourPatches(), FourPatches()).history
+    second = train(settings(tmp_path / "parts", 12), FourPatches(), FourPatches(), resume=True).history
+    assert first + second == whole
+    ends = [load_network(tmp_path / run / "last.safetensors").state_dict() for run in ("whole", "parts")]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+@pytest.mark.parametrize("name", ["last.safetensors", "best.safetensors"])
+def test_what_is_written_can_be_converted_with(tmp_path, name):
+    train(settings(tmp_path, 10), FourPatches(), FourPatches())
+    assert load_network(tmp_path / name).config.base_channels == 4
