@@ -147,18 +147,38 @@ def verdict(rows: Sequence[dict[str, Any]], summary: dict[str, list[MethodScore]
     return sentences
 
 
+SHORT = {  # headings that fit a terminal of 80 columns
+    "rmse_stops_clipped": "RMSE",
+    "bias_stops_clipped": "bias",
+    "chroma_error_clipped": "Δu′v′",
+    "mse_gamma": "MSE γ",
+    "pu21_psnr": "PSNR",
+    "pu21_ssim": "SSIM",
+    "cvvdp_jod": "JOD",
+}
+
+
 def table(scores: Sequence[MethodScore]) -> Table:
     """The means of one kind of exposure, best first, for a terminal; of the intervals, that of `HEADLINE`."""
     kind = scores[0].exposure
     shown = [key for key in SHOWN if any(isfinite(score.metrics[key].mean) for score in scores)]
     result = Table(title=f"{KINDS[kind]} ({_amount(scores[0])})", title_justify="left", box=SIMPLE_HEAD)
-    result.add_column("method", no_wrap=True)
+    result.caption = "RMSE and bias (stops) and Δu′v′ are of clipped areas; PSNR (dB) and SSIM are PU21's."
+    result.caption_justify = "left"
+    result.add_column("method")
     for key in shown:
-        metric = METRICS[key]
-        arrow = {-1: "↓", 0: "→0", 1: "↑"}[metric.better]
-        result.add_column(f"{metric.label} {arrow}", justify="right")
+        arrow = {-1: "↓", 0: "→0", 1: "↑"}[METRICS[key].better]
+        result.add_column(f"{SHORT[key]} {arrow}", justify="right", no_wrap=True)
+        if key == HEADLINE:
+            result.add_column("95 %", justify="right", no_wrap=True)
     for score in scores:
-        result.add_row(_literal(score.method), *(show(score.metrics[key], key, key == HEADLINE) for key in shown))
+        cells = []
+        for key in shown:
+            cells.append(show(score.metrics[key], key, False))
+            if key == HEADLINE:
+                _, low, high = score.metrics[key]
+                cells.append(f"{low:.2f}–{high:.2f}" if isfinite(low) else "–")
+        result.add_row(_literal(score.method), *cells)
     return result
 
 
@@ -169,7 +189,7 @@ def bin_table(scores: Sequence[MethodScore]) -> Table:
         title_justify="left",
         box=SIMPLE_HEAD,
     )
-    result.add_column("method", no_wrap=True)
+    result.add_column("method")
     for name in BIN_NAMES:
         result.add_column(name, justify="right", no_wrap=True)
     for score in scores:
@@ -298,6 +318,8 @@ def _ranking(rows: Sequence[dict[str, Any]], kind: str, scores: Sequence[MethodS
         f"{KINDS[kind]}: {best.method} is best, off by {best.metrics[HEADLINE].mean:.2f} stops (RMSE) in clipped "
         f"areas; next is {second.method}, off by {second.metrics[HEADLINE].mean:.2f}."
     )
+    if gap.mean == gap.low == gap.high == 0:
+        return text + " They are equal in every scene."
     if not isfinite(gap.low):
         return text + " One scene cannot tell whether that is chance."
     spread = f"the difference is {gap.mean:.2f} stops, 95 % interval {gap.low:.2f} to {gap.high:.2f}"

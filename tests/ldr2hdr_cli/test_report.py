@@ -117,6 +117,11 @@ def test_verdict_tells_sure_from_chance() -> None:
     assert "That may be chance" in text
 
 
+def test_verdict_does_not_call_equals_better_by_chance() -> None:
+    rows = rows_of({"a": [1, 2], "b": [1, 2]})
+    assert "They are equal in every scene." in report.verdict(rows, report.summarise(rows))[0]
+
+
 def test_verdict_says_why_by_the_bins() -> None:
     mine = {0: (10, 0.4, 0.6), 3: (10, -0.5, 1.0)}
     plain = {0: (10, -0.2, 0.25), 3: (10, -3.0, 3.0)}
@@ -150,7 +155,7 @@ def test_tables_take_names_literally() -> None:
     scores = report.summarise(rows)["share"]
     text = text_of(report.table(scores), report.bin_table(scores))
     assert "[red]net[/red]" in text
-    assert "1.50 (1.25 to 1.75)" in text
+    assert " 1.50 " in text and "1.25–1.75" in text
     assert "-1.50/1.60" in text
     assert "JOD" not in text and "ColorVideoVDP" not in text  # not computed
 
