@@ -162,10 +162,16 @@ def table(scores: Sequence[MethodScore]) -> Table:
     """The means of one kind of exposure, best first, for a terminal; of the intervals, that of `HEADLINE`."""
     kind = scores[0].exposure
     shown = [key for key in SHOWN if any(isfinite(score.metrics[key].mean) for score in scores)]
-    result = Table(title=f"{KINDS[kind]} ({_amount(scores[0])})", title_justify="left", box=SIMPLE_HEAD)
+    result = Table(
+        title=f"{KINDS[kind]} ({_amount(scores[0])})",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     result.caption = "RMSE and bias (stops) and Δu′v′ are of clipped areas; PSNR (dB) and SSIM are PU21's."
     result.caption_justify = "left"
-    result.add_column("method")
+    result.add_column("method", overflow="fold")
     for key in shown:
         arrow = {-1: "↓", 0: "→0", 1: "↑"}[METRICS[key].better]
         result.add_column(f"{SHORT[key]} {arrow}", justify="right", no_wrap=True)
@@ -188,8 +194,10 @@ def bin_table(scores: Sequence[MethodScore]) -> Table:
         title="Bias / RMSE in stops, by stops of the truth above the clip level",
         title_justify="left",
         box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
-    result.add_column("method")
+    result.add_column("method", overflow="fold")
     for name in BIN_NAMES:
         result.add_column(name, justify="right", no_wrap=True)
     for score in scores:
