@@ -173,7 +173,7 @@ def _plate(path: Path, container: Any, stream: Any, frame: Any, deinterlace: boo
     aspect = stream.sample_aspect_ratio
     aspect = float(aspect) if aspect else 1.0
     width, height = (frame.height, frame.width) if turned else (frame.width, frame.height)
-    rate = stream.average_rate or stream.guessed_rate or stream.base_rate
+    rate = stream.guessed_rate or stream.average_rate or stream.base_rate
     return Plate(
         path=path,
         kind="video",

@@ -174,7 +174,7 @@ def table(scores: Sequence[MethodScore]) -> Table:
     result.add_column("method", overflow="fold")
     for key in shown:
         arrow = {-1: "↓", 0: "→0", 1: "↑"}[METRICS[key].better]
-        result.add_column(f"{SHORT[key]} {arrow}", justify="right", no_wrap=True)
+        result.add_column(f"{SHORT[key]}{arrow}", justify="right", no_wrap=True)
         if key == HEADLINE:
             result.add_column("95 %", justify="right", no_wrap=True)
     for score in scores:
