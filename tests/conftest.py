@@ -8,6 +8,10 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from hypothesis import settings
+
+settings.register_profile("same_every_time", derandomize=True, deadline=None)
+settings.load_profile("same_every_time")
 
 
 def write_clip(
