@@ -1,5 +1,7 @@
 """The network of Santos, Ren and Kalantari, SIGGRAPH 2020 (figure 6), layer by layer as section 3.1 tells it."""
 
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -156,29 +158,43 @@ class MaskedUNet(nn.Module):
             x, x_mask = self.decode_level(level, x, x_mask, features.pop(), masks.pop())
         return x
 
-    def encode(self, ldr: Tensor, mask: Tensor) -> tuple[list[Tensor], list[Tensor | None]]:
+    def encode(
+        self, ldr: Tensor, mask: Tensor, chain_of: Callable[[Tensor], Iterator[Tensor]] | None = None
+    ) -> tuple[list[Tensor], list[Tensor | None]]:
         """The normalised picture and the features of every level, deepest last, and the mask that each carries.
 
         As skips they carry masks of ones, in one channel for all, or those of their layer (`config.skip_mask`); the
-        deepest carries its layer's. Masks are None unless `masking` is "feature".
+        deepest carries its layer's. Masks are None unless `masking` is "feature". `chain_of` stands in for
+        `encoder_masks`.
         """
         self._check(ldr, mask)
-        image = ((ldr - self.mean) / self.std).to(next(self.parameters()).dtype)
+        image = self.normalise(ldr)
         mask = mask.to(image.dtype)
         if self.config.masking == "input":
             image = image * mask
         features: list[Tensor] = [image]
         masks: list[Tensor | None] = []
-        current = mask if self.config.masking == "feature" else None
+        chain: Iterator[Tensor | None] = itertools.repeat(None)
+        if self.config.masking == "feature":
+            chain = self.encoder_masks(mask) if chain_of is None else chain_of(mask)
         for layer in self.encoder:
+            current = next(chain)
             features.append(_activate(layer(features[-1], current), self.config.encoder_activation))
-            if current is None:
-                masks.append(None)
-            else:
-                ones = self.config.skip_mask == "ones"
-                masks.append(torch.ones_like(current[:, :1]) if ones else current)
-                current = layer.update(current)
-        return features, [*masks, current]
+            if current is not None and self.config.skip_mask == "ones":
+                current = torch.ones_like(current[:, :1])
+            masks.append(current)
+        return features, [*masks, next(chain)]
+
+    def normalise(self, ldr: Tensor) -> Tensor:
+        """The picture as the first layer takes it: ImageNet mean and standard deviation, the weights' type."""
+        return ((ldr - self.mean) / self.std).to(next(self.parameters()).dtype)
+
+    def encoder_masks(self, mask: Tensor) -> Iterator[Tensor]:
+        """M of the picture and of every encoder layer, eq. 4, one at a time."""
+        yield mask
+        for layer in self.encoder:
+            mask = layer.update(mask)
+            yield mask
 
     def decode_level(
         self, level: int, x: Tensor, mask: Tensor | None, skip: Tensor, skip_mask: Tensor | None
@@ -223,7 +239,8 @@ def receptive_radius(config: NetworkConfig) -> int:
 
 
 def _activate(x: Tensor, kind: Activation) -> Tensor:
-    return F.relu(x) if kind == "relu" else F.leaky_relu(x, 0.2)
+    """In place: no layer's gradient reads what went into its activation."""
+    return F.relu(x, inplace=True) if kind == "relu" else F.leaky_relu(x, 0.2, inplace=True)
 
 
 def initialise(net: MaskedUNet, seed: int | None = None) -> MaskedUNet:

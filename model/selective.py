@@ -1,8 +1,9 @@
 """The same forward pass, run only where something downstream needs it.
 
-Eq. 1 takes the network's output only where a pixel is clipped. The encoder runs once over the whole picture; each
-decoder level runs on the blocks that hold an output which the next level reads. What is computed there equals
-`MaskedUNet.forward` up to rounding, and no full-size feature map of the decoder is ever held.
+Eq. 1 takes the network's output only where a pixel is clipped. The encoder runs once over the whole picture, its masks
+only where something near is clipped; each decoder level runs on the blocks that hold an output which the next level
+reads. What is computed there equals `MaskedUNet.forward` up to rounding, and no full-size feature map of the decoder is
+ever held.
 """
 
 from collections.abc import Iterator
@@ -11,13 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.masked_unet import MaskedUNet
+from model.masked_unet import MaskedConv, MaskedUNet
 
 BLOCK = 64
 """Side of a block in pixels of its own level. A rim around it is computed and thrown away."""
 
 TOGETHER = 4
 """Blocks in one convolution: enough to fill a processor, few enough to stay in its cache."""
+
+EDGE = 4
+"""How many pixels of a level, at its edge, the zeros around the picture can have darkened; two, and some to spare."""
 
 RIM = 2
 """Pixels around a block: one is read by its convolution; two, so that the level below is cut at a whole pixel."""
@@ -28,12 +32,62 @@ def reconstruct_where(net: MaskedUNet, ldr: Tensor, mask: Tensor, needed: Tensor
 
     ldr, mask: (N, 3, H, W), as for `MaskedUNet.forward`. needed: bool (N, H, W).
     """
-    features, masks = net.encode(ldr, mask)
+    features, masks = net.encode(ldr, mask, lambda mask: encoder_masks(net, mask))
     wanted = _wanted(needed[:, None], net.config.depth)
     x, x_mask = features.pop(), masks.pop()
     for level in reversed(range(net.config.depth)):
         x, x_mask = _decode(net, level, x, x_mask, features.pop(), masks.pop(), wanted[level])
     return x
+
+
+def encoder_masks(net: MaskedUNet, mask: Tensor) -> Iterator[Tensor]:
+    """What `MaskedUNet.encoder_masks` gives, with eq. 4 run only on blocks that something clipped reaches.
+
+    Away from those a mask is what that of a small picture without anything clipped is, with its middle repeated.
+    """
+    yield mask
+    levels = min(net.config.depth, 4)  # deeper maps are smaller than what is saved
+    small = mask.new_ones(1, mask.shape[1], *(min(side, (2 * EDGE + 2) << levels) for side in mask.shape[2:]))
+    reached = (mask < 1).any(1, keepdim=True)
+    for level, layer in enumerate(net.encoder):
+        kernel, stride, padding = layer.conv.kernel_size, layer.conv.stride, layer.conv.padding
+        reached = F.max_pool2d(reached.float(), kernel, stride, padding) > 0
+        blocks = F.max_pool2d(reached.float(), BLOCK, ceil_mode=True) > 0
+        if level >= levels or blocks.float().mean() > 0.6:
+            levels = 0
+            mask = layer.update(mask)
+        else:
+            small = layer.update(small)
+            mask = _updated(layer, mask, _grown(small, reached.shape), reached)
+        yield mask
+
+
+def _grown(small: Tensor, shape: torch.Size) -> Tensor:
+    """`small` (1, C, h, w) with its middle row and column repeated up to the (N, 1, H, W) of `shape`."""
+    for axis in (2, 3):
+        place = torch.arange(shape[axis], device=small.device)
+        surplus = shape[axis] - small.shape[axis]
+        if surplus > 0:
+            place = torch.where(place < EDGE, place, (place - surplus).clamp_min(EDGE))
+            small = small.index_select(axis, place)
+    return small.expand(shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
+
+
+def _updated(layer: MaskedConv, mask: Tensor, out: Tensor, reached: Tensor) -> Tensor:
+    """`out`, with what eq. 4 makes of `mask` in the blocks that are reached."""
+    kernel = layer.conv.kernel_size[0]
+    padding, side = kernel // 2, 2 * BLOCK + kernel - 2
+    height, width = out.shape[2:]
+    borders = (padding, 2 * BLOCK + padding, padding, 2 * BLOCK + padding)
+    mask = F.pad(mask, borders).contiguous(memory_format=torch.channels_last)
+    weight = layer.mask_filter()
+    for places in _places(reached):
+        doubled = [(n, 2 * top, 2 * left) for n, top, left in places]
+        blocks = F.conv2d(_cut(mask, doubled, side, 1), weight, None, layer.conv.stride)
+        for block, (n, top, left) in zip(blocks, places, strict=True):
+            rows, columns = min(BLOCK, height - top), min(BLOCK, width - left)
+            out[n, :, top : top + rows, left : left + columns] = block[:, :rows, :columns]
+    return out
 
 
 def _wanted(needed: Tensor, depth: int) -> list[Tensor]:

@@ -60,3 +60,19 @@ def test_levels_without_need_are_not_run(monkeypatch):
     with torch.inference_mode():
         reconstruct_where(net, ldr, mask, needed)
     assert sum(pixels for level, pixels in seen if level == 0) == (selective.BLOCK // 2 + selective.RIM) ** 2
+
+
+@pytest.mark.parametrize("where", ["nothing", "a pixel", "corners", "a blob", "all"])
+@pytest.mark.parametrize("size", [(256, 512), (128, 128), (384, 128)])
+def test_masks_of_the_encoder_are_those_of_eq_4(where, size):
+    net = initialise(MaskedUNet(NetworkConfig(base_channels=4, depth=7)), seed=2).eval()
+    mask = torch.ones(2, 3, *size)
+    spots = {"nothing": [], "a pixel": [(70, 71)], "corners": [(0, 0), (size[0] - 1, size[1] - 1)], "all": []}
+    for row, column in spots.get(where, [(r, c) for r in range(20, 90) for c in range(30, 99)]):
+        mask[1, :, row, column] = torch.tensor([0.0, 0.5, 1.0])
+    if where == "all":
+        mask = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        pairs = zip(net.encoder_masks(mask), selective.encoder_masks(net, mask), strict=True)
+        for whole, sparse in pairs:
+            assert torch.allclose(whole, sparse, atol=1e-6)
