@@ -6,6 +6,7 @@ an empty region is NaN, never 0. Infinite values, which half-float pictures have
 count as the largest half; a NaN in a prediction makes its scores NaN, so that it is seen.
 """
 
+import logging
 from functools import lru_cache
 from math import inf, isnan, nan
 from typing import Any
@@ -290,6 +291,7 @@ def _uv(rgb: np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=4)
 def _cvvdp(peak: float, device: str) -> Any:
     """ColorVideoVDP set up for our display; kept, since it reads its tables from files."""
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # its import says that there is no CUDA
     try:
         import pycvvdp
     except ImportError as error:
