@@ -92,8 +92,9 @@ def write_exr(
 
 def _to_half(pixels: np.ndarray) -> tuple[np.ndarray, int]:
     """Round to nearest-even half; what lies beyond ±65504 (infinities too) is clamped and counted."""
-    clamped = int(np.count_nonzero(np.abs(pixels) > HALF_MAX))
-    if clamped:
+    clamped = 0
+    if pixels.max() > HALF_MAX or pixels.min() < -HALF_MAX:  # rare, and counting takes a second copy
+        clamped = int(np.count_nonzero(np.abs(pixels) > HALF_MAX))
         pixels = np.clip(pixels, -HALF_MAX, HALF_MAX)
     return pixels.astype(np.float16), clamped
 

@@ -167,8 +167,9 @@ def _frame(image: Image.Image) -> Frame:
         image = _to_srgb(image, profile)
     elif image.mode not in ("RGB", "RGBA"):
         image = image.convert("RGBA" if alpha is not None else "RGB")
-    pixels = np.asarray(image, np.float32)[..., :3] / 255
-    return Frame(np.ascontiguousarray(pixels), alpha)
+    pixels = np.array(np.asarray(image)[..., :3], np.float32, order="C")
+    pixels /= 255  # in place: a large picture has no second copy
+    return Frame(pixels, alpha)
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:

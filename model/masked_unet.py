@@ -187,7 +187,7 @@ class MaskedUNet(nn.Module):
 
     def normalise(self, ldr: Tensor) -> Tensor:
         """The picture as the first layer takes it: ImageNet mean and standard deviation, the weights' type."""
-        return ((ldr - self.mean) / self.std).to(next(self.parameters()).dtype)
+        return (ldr - self.mean).div_(self.std).to(next(self.parameters()).dtype)
 
     def encoder_masks(self, mask: Tensor) -> Iterator[Tensor]:
         """M of the picture and of every encoder layer, eq. 4, one at a time."""

@@ -16,6 +16,9 @@ from model.tiling import Tile, bytes_per_pixel, clipped_region, largest_tile, pl
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
+MOST, LEAST = 2 << 30, 1 << 29
+"""Bytes that "auto" gives the network and the picture on a CPU, at most, and the network, at least."""
+
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -28,7 +31,7 @@ class Reconstructor:
     tile: side in pixels, rounded up to a multiple of 2^depth; "auto" is the largest that `memory` allows, the whole
         picture where it fits, because small tiles lack context.
     overlap: pixels shared by neighbouring tiles. memory: bytes for the network's features; None: a quarter of the
-        machine's, half of a GPU's.
+        machine's but at most 2 GiB, with the picture, or half of a GPU's.
     gamma, transfer: how T is linearised in eq. 1. notify: is told once when a setting had to be lowered.
     """
 
@@ -68,58 +71,63 @@ class Reconstructor:
         for values outside [0, 1].
         """
         ldr = _checked(ldr)
-        mask = exposure_mask(ldr, self.config.mask_threshold)
-        log_hdr = self.predict_log(ldr, mask)
-        if log_hdr is None:
-            return linearise(ldr, self.transfer, self.gamma)
-        return self.compose(ldr, mask, log_hdr)
+        log_hdr = self.predict_log(ldr)
+        return linearise(ldr, self.transfer, self.gamma) if log_hdr is None else self.compose(ldr, log_hdr)
 
-    def compose(self, ldr: np.ndarray, mask: np.ndarray, log_hdr: np.ndarray) -> np.ndarray:
-        """Eq. 1 with this reconstructor's transfer and the weights' floor; all H×W×3."""
-        return compose_hdr(ldr, mask, log_hdr, self.gamma, transfer=self.transfer, floor=self.config.floor)
+    def compose(self, ldr: np.ndarray, log_hdr: np.ndarray) -> np.ndarray:
+        """Eq. 1 with this reconstructor's transfer and the weights' floor, H×W×3, in the memory of `log_hdr`."""
+        for rows in _bands(ldr):
+            mask = exposure_mask(ldr[rows], self.config.mask_threshold)
+            if mask.min() < 1:
+                log_hdr[rows] = compose_hdr(
+                    ldr[rows], mask, log_hdr[rows], self.gamma, transfer=self.transfer, floor=self.config.floor
+                )
+            else:
+                log_hdr[rows] = linearise(ldr[rows], self.transfer, self.gamma)
+        return log_hdr
 
-    def predict_log(self, ldr: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
+    def predict_log(self, ldr: np.ndarray) -> np.ndarray | None:
         """Y of eq. 1 held to LOG_RANGE, float32 H×W×3, right where the mask is below 1; None where it nowhere is."""
-        region = clipped_region(np.any(mask < 1, axis=2), self.config)
+        clipped = np.empty(ldr.shape[:2], bool)
+        for rows in _bands(ldr):
+            np.any(exposure_mask(ldr[rows], self.config.mask_threshold) < 1, axis=2, out=clipped[rows])
+        region = clipped_region(clipped, self.config)
         if region is None:
             return None
         while True:
             try:
-                return self._blend(ldr, mask, region)
+                return self._blend(ldr, clipped, region)
             except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator raises the bare class
-                if not _out_of_memory(error) or not self._lower(region):
+                if not _out_of_memory(error) or not self._lower(region, ldr):
                     raise
 
-    def _blend(self, ldr: np.ndarray, mask: np.ndarray, region: Tile) -> np.ndarray:
+    def _blend(self, ldr: np.ndarray, clipped: np.ndarray, region: Tile) -> np.ndarray:
         """Tiles of the region, blended in the log domain with windows that sum to one."""
         multiple, reach = self.config.multiple, receptive_radius(self.config)
-        tile = self._tile(region)
+        tile = self._tile(region, ldr)
         overlap = min(self.overlap, max(tile - multiple, 0))
-        tiles = [t for t in plan(region, tile, overlap, multiple) if (mask[t.inside(*mask.shape[:2])] < 1).any()]
+        tiles = [t for t in plan(region, tile, overlap, multiple) if clipped[t.inside(*clipped.shape)].any()]
         log_hdr = np.zeros_like(ldr)
         if len(tiles) == 1:
-            inside = tiles[0].inside(*ldr.shape[:2])
-            ((_, log_tile),) = self._run(ldr, mask, tiles)
-            log_hdr[inside] = log_tile
+            ((_, log_tile),) = self._run(ldr, clipped, tiles)
+            log_hdr[tiles[0].inside(*clipped.shape)] = log_tile
             return log_hdr
-        weights = np.zeros(ldr.shape[:2], np.float32)
-        for one, log_tile in self._run(ldr, mask, tiles):
-            inside = one.inside(*ldr.shape[:2])
+        weights = np.zeros(clipped.shape, np.float32)
+        for one, log_tile in self._run(ldr, clipped, tiles):
+            inside = one.inside(*clipped.shape)
             weight = window(one, region, -(-overlap // multiple) * multiple, reach)
             weight = weight[: log_tile.shape[0], : log_tile.shape[1]]
             log_hdr[inside] += log_tile * weight[..., None]
             weights[inside] += weight
         return np.divide(log_hdr, weights[..., None], out=log_hdr, where=weights[..., None] > 0)
 
-    def _run(self, ldr: np.ndarray, mask: np.ndarray, tiles: list[Tile]) -> Iterator[tuple[Tile, np.ndarray]]:
+    def _run(self, ldr: np.ndarray, clipped: np.ndarray, tiles: list[Tile]) -> Iterator[tuple[Tile, np.ndarray]]:
         """Each tile with its log output, cut to the picture."""
-        size = self.batch or self._batch(tiles[0])
+        size = self.batch or self._batch(tiles[0], ldr)
         for start in range(0, len(tiles), size):
             group = tiles[start : start + size]
             with torch.inference_mode():
-                images = self._upload(ldr, group, self.net.mean.flatten().tolist())
-                masks = self._upload(mask, group, [0.0] * 3)  # padding is invalid
-                needed = _needed(masks, group, *ldr.shape[:2])
+                images, masks, needed = self._upload(ldr, clipped, group)
                 output = (
                     reconstruct_where(self.net, images, masks, needed)
                     .float()
@@ -130,41 +138,67 @@ class Reconstructor:
                     .numpy()
                 )
             for one, log_tile in zip(group, output, strict=True):
-                rows, columns = one.inside(*ldr.shape[:2])
+                rows, columns = one.inside(*clipped.shape)
                 yield one, log_tile[: rows.stop - rows.start, : columns.stop - columns.start]
 
-    def _upload(self, picture: np.ndarray, tiles: list[Tile], padding: list[float]) -> torch.Tensor:
-        """The tiles as (N, 3, H, W) on the device, channels last, filled with `padding` past the picture's edge."""
-        pinned = self.device.type == "cuda"
-        shape = (len(tiles), tiles[0].height, tiles[0].width, 3)
-        batch = torch.empty(shape, pin_memory=pinned)
-        for slot, one in zip(batch.numpy(), tiles, strict=True):
-            part = picture[one.inside(*picture.shape[:2])]
-            slot[: part.shape[0], : part.shape[1]] = part
-            slot[part.shape[0] :] = padding
-            slot[:, part.shape[1] :] = padding
-        return batch.permute(0, 3, 1, 2).to(self.device, non_blocking=pinned)
+    def _upload(
+        self, ldr: np.ndarray, clipped: np.ndarray, tiles: list[Tile]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The tiles on the device: T and M as (N, 3, H, W), channels last, and (N, H, W), where eq. 1 will take Y.
 
-    def _tile(self, region: Tile) -> int:
+        Past the picture's edge M is 0, so that the network ignores what is there, and nothing is taken.
+        """
+        shape = (len(tiles), tiles[0].height, tiles[0].width)
+        pinned = self.device.type == "cuda"
+        images = torch.empty((*shape, 3), pin_memory=pinned)
+        masks = torch.empty((*shape, 3), pin_memory=pinned, dtype=self.dtype)
+        needed = torch.zeros(shape, pin_memory=pinned, dtype=torch.bool)
+        mean = self.net.mean.flatten().cpu()
+        for slot, one in enumerate(tiles):
+            part = ldr[one.inside(*clipped.shape)]
+            height, width = part.shape[:2]
+            for edge in (images[slot, height:], images[slot, :height, width:]):
+                edge[:] = mean
+            for edge in (masks[slot, height:], masks[slot, :height, width:]):
+                edge.zero_()
+            needed[slot, :height, :width] = torch.from_numpy(clipped[one.inside(*clipped.shape)])
+            for rows in _bands(part):
+                images[slot, rows, :width] = torch.from_numpy(part[rows])
+                masks[slot, rows, :width] = torch.from_numpy(exposure_mask(part[rows], self.config.mask_threshold))
+        images, masks = images.permute(0, 3, 1, 2), masks.permute(0, 3, 1, 2)
+        device = self.device
+        return (
+            images.to(device, non_blocking=pinned),
+            masks.to(device, non_blocking=pinned),
+            needed.to(device, non_blocking=pinned),
+        )
+
+    def _tile(self, region: Tile, ldr: np.ndarray) -> int:
         if self.tile != "auto":
             return -(-self.tile // self.config.multiple) * self.config.multiple
-        return largest_tile(region, self._budget(), self.config, self.dtype.itemsize)
+        return largest_tile(region, self._budget(ldr), self.config, self.dtype.itemsize)
 
-    def _batch(self, tile: Tile) -> int:
+    def _batch(self, tile: Tile, ldr: np.ndarray) -> int:
         if self.device.type == "cpu":
             return 1
         each = bytes_per_pixel(self.config, self.dtype.itemsize) * tile.height * tile.width
-        return max(1, int(self._budget() / each))
+        return max(1, int(self._budget(ldr) / each))
 
-    def _budget(self) -> float:
-        return self.memory or _memory(self.device) / (2 if self.device.type == "cuda" else 4)
+    def _budget(self, ldr: np.ndarray) -> float:
+        """Bytes for the network's features."""
+        if self.memory:
+            return self.memory
+        if self.device.type == "cuda":
+            return _memory(self.device) / 2
+        # A huge picture takes memory itself, as its source and its result.
+        return max(min(_memory(self.device) / 4, MOST) - 2 * ldr.nbytes, LEAST)
 
-    def _lower(self, region: Tile) -> bool:
+    def _lower(self, region: Tile, ldr: np.ndarray) -> bool:
         """After running out of memory: half the batch, then half the tile. False when nothing is left to lower."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        tile = self._tile(region)
-        batch = self.batch or self._batch(Tile(0, 0, min(tile, region.height), min(tile, region.width)))
+        tile = self._tile(region, ldr)
+        batch = self.batch or self._batch(Tile(0, 0, min(tile, region.height), min(tile, region.width)), ldr)
         if batch > 1:
             self.batch = batch // 2
             self.notify(f"{self.device} ran out of memory: going on with {self.batch} tiles at a time.")
@@ -176,13 +210,11 @@ class Reconstructor:
         return True
 
 
-def _needed(masks: torch.Tensor, tiles: list[Tile], height: int, width: int) -> torch.Tensor:
-    """Where eq. 1 will take the output, bool (N, H, W): clipped, and not padding."""
-    needed = (masks < 1).any(1)
-    for slot, one in zip(needed, tiles, strict=True):
-        slot[max(height - one.top, 0) :] = False
-        slot[:, max(width - one.left, 0) :] = False
-    return needed
+def _bands(picture: np.ndarray) -> Iterator[slice]:
+    """Rows to work on at a time: few enough to stay in the processor's cache, and no second copy of the picture."""
+    step = max(1, 2**18 // max(1, picture[0].size))
+    for top in range(0, len(picture), step):
+        yield slice(top, min(top + step, len(picture)))
 
 
 def _checked(ldr: np.ndarray) -> np.ndarray:

@@ -1,0 +1,223 @@
+"""How fast it is: four tables of ratios, each measured side by side in one run.
+
+    python benchmarks/speed.py [network|stages|start|size ...]
+
+Times are the best of a few, since whatever else a machine does only ever adds. Nothing here is asserted.
+"""
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from ldr2hdr_cli.exr import write_exr
+from ldr2hdr_cli.sources import read_frames, read_still
+from model import MaskedUNet, NetworkConfig, Reconstructor, exposure_mask, load_network
+from model.masked_unet import initialise
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+CLI = [sys.executable, "-m", "ldr2hdr_cli"]
+
+
+def best(work: Callable[[], object], times: int = 3) -> float:
+    """Seconds of the fastest of a few runs, after one that warms up."""
+    work()
+    found = float("inf")
+    for _ in range(times):
+        start = time.perf_counter()
+        work()
+        found = min(found, time.perf_counter() - start)
+    return found
+
+
+def picture(height: int, width: int, share: float = 0.0, spots: int = 1) -> np.ndarray:
+    """Texture below the threshold, `share` of it clipped in square spots: float32 H×W×3."""
+    rng = np.random.default_rng(0)
+    ldr = cv2.resize(rng.random((height // 4, width // 4, 3), np.float32) * 0.9, (width, height))
+    side = round((share * height * width / spots) ** 0.5)
+    across = max(1, round((spots * width / height) ** 0.5))
+    for spot in range(spots if side else 0):
+        row, column = divmod(spot, across)
+        top = int((row + 0.5) * height / (spots / across) - side / 2)
+        left = int((column + 0.5) * width / across - side / 2)
+        ldr[max(top, 0) : top + side, max(left, 0) : left + side] = 1
+    return ldr
+
+
+def network() -> None:
+    """(a) The Reconstructor against a plain forward pass of the same weights, and what its precision costs."""
+    net = initialise(MaskedUNet(NetworkConfig(base_channels=64)), seed=0).eval()
+    reconstructor, exact = Reconstructor(net), Reconstructor(net, precision="fp32")
+    size = (1080, 1920)
+    padded = torch.zeros(1, 3, 1152, 1920)
+
+    def plain(ldr: np.ndarray) -> None:
+        padded[:, :, : size[0]] = torch.from_numpy(ldr).permute(2, 0, 1)
+        with torch.inference_mode():
+            net.train()  # as the authors do: |W| / ‖W‖₁ is made again at every call
+            net(padded, exposure_mask(padded))
+
+    eager = best(lambda: plain(picture(*size, 0.05)), 1)
+    print(f"\n1920×1080, width 64: one plain eager fp32 pass {eager:.2f} s; Reconstructor in {reconstructor.precision}")
+    print(f"{'clipped':>9} {'one blob':>18} {'100 scattered':>18}")
+    for share in (0.0, 0.05, 0.15, 0.5):
+        cells = []
+        for spots in (1, 100):
+            ldr = picture(*size, share, spots)
+            seconds = best(lambda ldr=ldr: reconstructor.reconstruct(ldr), 2)
+            cells.append(f"{seconds:7.2f} s {eager / seconds:6.1f}×")
+        print(f"{share:9.0%} {cells[0]:>18} {cells[1]:>18}")
+    default = load_network()
+    reconstructor, exact = Reconstructor(default), Reconstructor(default, precision="fp32")
+    print(f"\n{reconstructor.precision} against fp32, default weights, inside clipped areas, stops:")
+    for path in sorted(EXAMPLES.glob("*.jpg")):
+        ldr = read_still(path)[1].pixels
+        clipped = exposure_mask(ldr) < 1
+        low, high = (r.reconstruct(ldr)[clipped] for r in (reconstructor, exact))
+        off = np.abs(np.log2(low.clip(1e-6)) - np.log2(high.clip(1e-6)))
+        print(f"{path.name:>20} median {np.median(off):.4f}, 99th percentile {np.percentile(off, 99):.4f}")
+
+
+def stages(frames: int = 24) -> None:
+    """(b) JPEG in, EXR out, against its stages one by one, and against what the processor can multiply."""
+    with tempfile.TemporaryDirectory() as folder:
+        inputs, outputs = Path(folder, "in"), Path(folder, "out")
+        inputs.mkdir()
+        for number in range(frames):
+            shown = np.rint(picture(1080, 1920, 0.08) * 255).astype(np.uint8)
+            cv2.imwrite(str(inputs / f"plate.{number:04d}.jpg"), shown, [cv2.IMWRITE_JPEG_QUALITY, 92])
+        one = inputs / "plate.0000.jpg"
+        ldr = read_still(one)[1].pixels
+        reconstructor = Reconstructor(load_network())
+        hdr = reconstructor.reconstruct(ldr)
+        each = {
+            "decode": best(lambda: read_still(one)),
+            "network": best(lambda: reconstructor.reconstruct(ldr)),
+            "encode": best(lambda: write_exr(Path(folder, "one.exr"), hdr)),
+        }
+        start = _cli("--version")
+        total = _cli("convert", str(inputs), "-o", str(outputs), "--quiet") - start
+        files = _cli("convert", str(one), "-o", str(Path(folder, "single")), "--quiet") - start
+        frame = (total - files) / (frames - 1)
+        print(f"\n{frames} JPEGs of 1920×1080, 8 % clipped, default weights; a frame:")
+        print("  " + ", ".join(f"{name} {seconds * 1e3:.0f} ms" for name, seconds in each.items()))
+        slowest = max(each.values())
+        print(f"  end to end {frame * 1e3:.0f} ms: {frame / slowest:.2f} of the slowest stage,", end=" ")
+        print(f"{frame / sum(each.values()):.2f} of their sum")
+    config, dtype = reconstructor.config, reconstructor.dtype
+    a = torch.randn(2048, 2048).to(dtype)
+    rate = 2048**3 / best(lambda: a @ a, 5)
+    full = picture(1024, 1024, 1.0)
+    seconds = best(lambda: reconstructor.reconstruct(full))
+    work = multiplications(config) * 4
+    print(
+        f"  1024×1024, all clipped: {work / 1e9:.1f} GMAC (features) in {seconds:.2f} s; a {dtype} matrix product makes"
+    )
+    print(
+        f"  {rate / 1e9:.0f} GMAC/s here: {work / rate / seconds:.0%} of it; {2 * work / rate / seconds:.0%} with eq. 4"
+    )
+
+
+def multiplications(config: NetworkConfig, side: int = 512) -> float:
+    """Multiplications of the feature path for side×side pixels; eq. 4 asks for as many again."""
+    channels, total = config.channels(), 0.0
+    for level, kernel in enumerate(config.kernels()):
+        total += (side >> (level + 1)) ** 2 * channels[level] * channels[level + 1] * kernel**2
+        total += (side >> level) ** 2 * (channels[level + 1] + channels[level]) * channels[level] * 9
+    return total
+
+
+def start() -> None:
+    """(c) From return to prompt."""
+    one = EXAMPLES / "dandelion.jpg"
+    with tempfile.TemporaryDirectory() as folder:
+        small = Path(folder, "small.png")
+        cv2.imwrite(str(small), np.rint(picture(256, 256, 0.05) * 255).astype(np.uint8))
+        print(f"\n--help {_cli('--help'):.2f} s; a picture of 256×256", end=" ")
+        print(
+            f"{min(_cli('convert', str(small), '-o', folder, '--overwrite', '--quiet') for _ in range(3)):.2f} s",
+            end="",
+        )
+        print(f"; {one.name} {_cli('convert', str(one), '-o', folder, '--quiet'):.2f} s")
+
+
+def size() -> None:
+    """(d) Cost a megapixel, from small to huge, and a frame, from a short clip to a long one; peak memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        empty = Path(folder, "empty.png")
+        cv2.imwrite(str(empty), np.full((128, 128, 3), 255, np.uint8))
+        base, _ = _peak("convert", str(empty), "-o", folder, "--quiet")
+        print(f"\n{'picture':>13} {'a megapixel':>12} {'peak':>9}    (less the {base:.1f} s of starting; 8 % clipped)")
+        for height, width in ((512, 512), (1024, 1024), (2048, 2048), (4096, 8192), (8192, 8192)):
+            path = Path(folder, f"p{height}x{width}.png")
+            shown = np.rint(picture(height, width, 0.08) * 255).astype(np.uint8)
+            cv2.imwrite(str(path), shown, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+            seconds, peak = _peak("convert", str(path), "-o", folder, "--quiet", "--overwrite")
+            print(
+                f"{width:>6}×{height:<6} {(seconds - base) / (height * width / 1e6):10.2f} s {peak:6.2f} GiB",
+                flush=True,
+            )
+            path.unlink()
+        print(f"\n{'frames':>13} {'a frame':>12} {'peak':>9}    (480×270)")
+        for frames in (10, 100, 1000):
+            clip = Path(folder, f"clip{frames}.mp4")
+            _clip(clip, frames)
+            seconds, peak = _peak("convert", str(clip), "-o", folder, "--quiet")
+            print(f"{frames:13} {(seconds - base) / frames:10.3f} s {peak:6.2f} GiB", flush=True)
+            assert sum(1 for _ in read_frames(clip)) == frames
+
+
+def _clip(path: Path, frames: int) -> None:
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 480, 270, "yuv420p"
+        shown = np.rint(picture(270, 480, 0.08) * 255).astype(np.uint8)
+        for number in range(frames):
+            frame = av.VideoFrame.from_ndarray(np.roll(shown, 2 * number, 1), "rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def _cli(*arguments: str) -> float:
+    return _peak(*arguments)[0]
+
+
+def _peak(*arguments: str) -> tuple[float, float]:
+    """Seconds and peak resident GiB of one command."""
+    begin = time.perf_counter()
+    process = subprocess.Popen([*CLI, *arguments], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(arguments)} ended with {status}")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return time.perf_counter() - begin, usage.ru_maxrss * unit / 2**30
+
+
+def machine() -> None:
+    """The machine, in a line."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = "unknown processor"
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    print(f"{name}, {torch.get_num_threads()} threads, {gpu}, torch {torch.__version__}")
+
+
+if __name__ == "__main__":
+    machine()
+    parts = {"network": network, "stages": stages, "start": start, "size": size}
+    for part in sys.argv[1:] or parts:
+        parts[part]()
+        sys.stdout.flush()
+    print(f"\npeak of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
