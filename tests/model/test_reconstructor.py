@@ -1,0 +1,145 @@
+"""The Reconstructor: any size, exact where nothing was clipped, tiles that agree with the whole."""
+
+import numpy as np
+import pytest
+import torch
+
+from model import MaskedUNet, NetworkConfig, Reconstructor, exposure_mask
+from model.masked_unet import initialise, receptive_radius
+
+DEVICES = ["cpu"] + [name for name, there in (("cuda", torch.cuda.is_available()),) if there]
+CONFIG = NetworkConfig(base_channels=4, depth=3)
+
+
+def network(config: NetworkConfig = CONFIG, seed: int = 0) -> MaskedUNet:
+    net = initialise(MaskedUNet(config), seed)
+    with torch.no_grad():
+        net.decoder[0].conv.bias.fill_(0.7)
+    return net
+
+
+def picture(height: int, width: int, seed: int = 0, top: float = 1.0) -> np.ndarray:
+    return (np.random.default_rng(seed).random((height, width, 3)) * top).astype(np.float32)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (7, 3), (8, 8), (33, 65)])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_any_size_gives_a_finite_picture_of_it(device, size, precision):
+    ldr = picture(*size)
+    ldr[0, 0] = 1
+    hdr = Reconstructor(network(), device, precision).reconstruct(ldr)
+    assert hdr.shape == ldr.shape and hdr.dtype == np.float32
+    assert np.isfinite(hdr).all() and hdr.min() >= 0
+    exposed = exposure_mask(ldr) == 1
+    assert (hdr[exposed] == (ldr**2.0)[exposed]).all()  # bit for bit
+
+
+def test_a_picture_without_anything_clipped_never_meets_the_network(monkeypatch):
+    reconstructor = Reconstructor(network(), "cpu")
+    monkeypatch.setattr(reconstructor.net, "encode", None)  # calling it would fail
+    ldr = picture(40, 40, top=0.96)
+    assert (reconstructor.reconstruct(ldr) == ldr**2.0).all()
+
+
+def test_tiles_without_anything_clipped_are_not_run(monkeypatch):
+    reconstructor = Reconstructor(network(), "cpu", "fp32", tile=64, overlap=16)
+    run = []
+    upload = reconstructor._upload
+
+    def counted(ldr, clipped, tiles):
+        run.extend(tiles)
+        return upload(ldr, clipped, tiles)
+
+    monkeypatch.setattr(reconstructor, "_upload", counted)
+    ldr = picture(256, 256, top=0.9)
+    ldr[0, 0] = ldr[250, 250] = 1
+    reconstructor.reconstruct(ldr)
+    assert {(tile.top, tile.left) for tile in run} == {(0, 0), (192, 192)}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("masking", ["feature", "gated"])
+def test_tiles_with_a_full_halo_equal_the_whole(device, masking):
+    config = NetworkConfig(base_channels=4, depth=3, masking=masking)
+    reach = receptive_radius(config)
+    ldr = picture(200, 312)
+    overlap = -(-(2 * reach + 64) // 8) * 8
+    whole = Reconstructor(network(config), device, "fp32").reconstruct(ldr)
+    tiled = Reconstructor(network(config), device, "fp32", tile=overlap + 32, overlap=overlap).reconstruct(ldr)
+    assert np.allclose(whole, tiled, rtol=1e-4, atol=1e-5)
+
+
+def test_tiles_with_a_narrow_overlap_agree_to_a_fraction_of_a_stop_and_show_no_seam():
+    ldr = np.clip(picture(160, 160), 0.5, 1)
+    whole = Reconstructor(network(), "cpu", "fp32").reconstruct(ldr)
+    tiled = Reconstructor(network(), "cpu", "fp32", tile=96, overlap=32).reconstruct(ldr)
+    clipped = exposure_mask(ldr) < 1
+    stops = np.abs(np.log2(tiled + 1e-3) - np.log2(whole + 1e-3))
+    assert np.median(stops[clipped]) < 0.05
+    assert (whole != tiled).any()  # they were not the same computation
+
+
+def test_only_the_part_that_clipped_pixels_see_is_run():
+    reach = receptive_radius(CONFIG)
+    near, far = picture(300, 300, 0, top=0.9), picture(300, 300, 1, top=0.9)
+    mixed = far.copy()
+    low, high = 150 - reach, 150 + reach + 1
+    mixed[low:high, low:high] = near[low:high, low:high]
+    near[150, 150] = mixed[150, 150] = 1
+    results = [Reconstructor(network(), "cpu", "fp32").reconstruct(ldr)[150, 150] for ldr in (near, mixed)]
+    assert np.allclose(*results, rtol=1e-5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_out_of_memory_lowers_the_tile_says_so_once_and_goes_on(device, monkeypatch):
+    said: list[str] = []
+    reconstructor = Reconstructor(network(), device, "fp32", notify=said.append)
+    ldr = picture(256, 256)
+    encode, sizes = reconstructor.net.encode, []
+
+    def short_of_memory(images, *rest):
+        sizes.append(images.shape[2])
+        if images.shape[0] * images.shape[2] * images.shape[3] > 128 * 128:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode(images, *rest)
+
+    monkeypatch.setattr(reconstructor.net, "encode", short_of_memory)
+    first = reconstructor.reconstruct(ldr)
+    assert np.isfinite(first).all()
+    assert sizes[0] == 256 and sizes[-1] <= 128
+    assert len(said) == 1 and "ran out of memory: going on with tiles of 128 pixels" in said[0]
+    reconstructor.reconstruct(ldr)
+    assert len(said) == 1  # remembered
+
+
+def test_other_errors_are_not_taken_for_memory(monkeypatch):
+    reconstructor = Reconstructor(network(), "cpu")
+    monkeypatch.setattr(reconstructor.net, "encode", lambda *_: (_ for _ in ()).throw(RuntimeError("shape")))
+    with pytest.raises(RuntimeError, match="shape"):
+        reconstructor.reconstruct(picture(16, 16))
+
+
+def test_the_floor_and_the_transfer_are_those_that_were_asked_for():
+    ldr = np.full((16, 16, 3), 0.99, np.float32)
+    dark = network(NetworkConfig(base_channels=4, depth=3, floor=True))
+    with torch.no_grad():
+        for parameter in dark.parameters():
+            parameter.zero_()  # Y = 0: black, were it not for the floor
+    assert np.allclose(Reconstructor(dark, "cpu", "fp32").reconstruct(ldr), 0.99**2)
+    srgb = ((0.99 + 0.055) / 1.055) ** 2.4
+    assert np.allclose(Reconstructor(dark, "cpu", "fp32", transfer="srgb").reconstruct(ldr), srgb, rtol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.zeros((4, 4)), np.zeros((4, 4, 4)), np.zeros((0, 4, 3))])
+def test_another_shape_is_refused(bad):
+    with pytest.raises(ValueError, match="H×W×3"):
+        Reconstructor(network(), "cpu").reconstruct(bad.astype(np.float32))
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, np.nan])
+def test_values_outside_the_range_are_refused(value):
+    ldr = picture(4, 4)
+    ldr[1, 1, 1] = value
+    with pytest.raises(ValueError, match="expected display-encoded values"):
+        Reconstructor(network(), "cpu").reconstruct(ldr)
