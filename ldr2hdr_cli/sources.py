@@ -19,6 +19,10 @@ VIDEO_SUFFIXES = {
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mxf", ".mpg", ".mpeg", ".m2v", ".ts", ".m2ts", ".mts", ".wmv",
     ".flv", ".ogv", ".3gp", ".dv", ".y4m", ".vob",
 }  # fmt: skip
+# JPEG, PNG, TIFF, GIF, BMP, WebP, AVIF, and the HDR formats that are refused.
+_STILL_START = re.compile(
+    rb"\xff\xd8\xff|\x89PNG|II[*+]\0|MM\0[*+]|GIF8|BM.{8}|RIFF....WEBP|....ftypavi|\x76\x2f\x31\x01|#\?R", re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -127,8 +131,18 @@ def _known(path: Path) -> bool:
 
 
 def _kind(path: Path) -> str:
-    """By the suffix; a name that says nothing is left to FFmpeg, which reads most things."""
-    return "still" if path.suffix.lower() in STILL_SUFFIXES | HDR_SUFFIXES else "video"
+    """By the suffix, or by the first bytes where the name says nothing; the rest is left to FFmpeg."""
+    suffix = path.suffix.lower()
+    if suffix in STILL_SUFFIXES | HDR_SUFFIXES:
+        return "still"
+    if suffix in VIDEO_SUFFIXES:
+        return "video"
+    try:
+        with path.open("rb") as file:
+            start = file.read(12)
+    except OSError:
+        return "video"  # whoever opens it next says why it cannot be opened
+    return "still" if _STILL_START.match(start) else "video"
 
 
 def _natural(name: str) -> list[tuple[int, int | str]]:

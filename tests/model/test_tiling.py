@@ -16,9 +16,7 @@ sides = st.integers(1, 40).map(lambda n: n * GRID)
 
 
 @given(sides, sides, st.integers(1, 12), st.integers(0, 300), st.integers(0, 400))
-def test_tiles_cover_the_region_on_the_grid_and_their_windows_sum_to_more_than_nothing(
-    height, width, n, overlap, reach
-):
+def test_tiles_cover_the_region_on_the_grid_and_their_windows_never_sum_to_0(height, width, n, overlap, reach):
     tile = n * GRID
     overlap = min(overlap, tile - GRID)
     region = Tile(3 * GRID, 5 * GRID, height, width)
