@@ -11,7 +11,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,19 @@ class _Stop:
         if self.signal and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
+
+
+@contextlib.contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Processes started meanwhile do not hear SIGINT and SIGTERM; this one hears them afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def train(
@@ -254,9 +267,9 @@ class Run:
         """Steps until the budget or a signal ends them."""
         run, position = self.settings.run, self.position
         history: list[float] = []
-        batches = iter(self._loader(training))
         meter = _Meter(self._patches_a_step())
         with _Stop() as stop:
+            batches = self._batches(training)
             reason = self._ended(stop)
             if reason is None and position.step == 0:
                 self._untouched(validation)
@@ -363,17 +376,19 @@ class Run:
 
     # -- data ---------------------------------------------------------------------------------------------------
 
-    def _loader(self, data: Dataset) -> DataLoader:
+    def _batches(self, data: Dataset) -> Iterator[Terms]:
+        """The training batches of this process, from the present step on."""
         numbers = BatchNumbers(
             self.position.step, self.settings.optimiser, self.fabric.global_rank, self.fabric.world_size
         )
-        return self._workers(data, batch_sampler=numbers, persistent=True)
+        return self._load(data, numbers)
 
-    def _workers(self, data: Dataset, persistent: bool = False, **more: Any) -> DataLoader:
+    def _load(self, data: Dataset, numbers: Iterable[list[int]]) -> Iterator[Terms]:
         workers = self.settings.data.workers
-        if workers:
-            more |= {"worker_init_fn": quiet_worker, "persistent_workers": persistent, "prefetch_factor": 4}
-        return DataLoader(data, num_workers=workers, pin_memory=self.fabric.device.type == "cuda", **more)
+        more: dict[str, Any] = {"worker_init_fn": quiet_worker, "prefetch_factor": 4} if workers else {}
+        pin = self.fabric.device.type == "cuda"
+        with signals_held_back():  # also in what is started here, before `quiet_worker` has its say
+            return iter(DataLoader(data, batch_sampler=numbers, num_workers=workers, pin_memory=pin, **more))  # type: ignore[arg-type]
 
     def _to_device(self, batch: Terms) -> Terms:
         batch = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
@@ -388,7 +403,7 @@ class Run:
         size = self.settings.optimiser.batch_size
         starts = range(self.fabric.global_rank * size, count, self.fabric.world_size * size)
         numbers = [list(range(start, min(start + size, count))) for start in starts]
-        for batch in self._workers(validation, batch_sampler=numbers):
+        for batch in self._load(validation, numbers):
             yield self._to_device(batch)
 
     # -- looking ------------------------------------------------------------------------------------------------
@@ -619,8 +634,13 @@ def untouched(batch: Terms, stage: str) -> Tensor:
 
 
 def quiet_worker(_number: int) -> None:
-    """One thread for each data process, and Ctrl-C left to the training process."""
+    """One thread for each data process, and signals left to the training process.
+
+    Ctrl-C and a batch system's SIGTERM reach the whole process group, and the training process needs its data until
+    the step is done; it ends these processes then.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)
     with contextlib.suppress(ImportError):
         import cv2
