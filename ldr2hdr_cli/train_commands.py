@@ -245,9 +245,15 @@ def _train(
         raise Ldr2hdrError(f"Nothing to train on: give {option} DIR.")
     if not resume and (out / "last.ckpt").exists():
         raise Ldr2hdrError(f"{out} holds a run already: --resume goes on with it; another --out begins anew.")
+    from train.loop import speaks_for_the_run
+
     outcome = _run(settings, resume)
-    typer.echo(f"Ended at step {outcome.step} ({outcome.reason}); best validation loss {outcome.best:.5f}.", err=True)
-    typer.echo(f"Weights: {out / 'best.safetensors'}, {out / 'last.safetensors'}", err=True)
+    if not speaks_for_the_run():
+        return  # with status 0 whatever happened: the first process tells, and would be killed for a faulty sibling
+    best = f"; best validation loss {outcome.best:.5f}" if outcome.best < float("inf") else ""
+    typer.echo(f"Ended at step {outcome.step} ({outcome.reason}){best}.", err=True)
+    written = [path for path in (out / "best.safetensors", out / "last.safetensors") if path.exists()]
+    typer.echo(f"Weights: {', '.join(map(str, written))}", err=True)
     if outcome.signal:
         typer.echo(f"To go on: the same command with --resume, or ldr2hdr train ... --out {out} --resume", err=True)
         raise typer.Exit(128 + outcome.signal)

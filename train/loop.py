@@ -122,6 +122,12 @@ class _Stop:
         self.signal = number
 
 
+def speaks_for_the_run() -> bool:
+    """Whether this process is the first of its run, as the variables of Lightning, torchrun and Slurm tell."""
+    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
+    return not any(int(os.environ.get(name) or 0) for name in ranks)
+
+
 @contextlib.contextmanager
 def signals_held_back() -> Iterator[None]:
     """Processes started meanwhile do not hear SIGINT and SIGTERM; this one hears them afterwards."""
@@ -157,8 +163,8 @@ def train(
     Raises:
         Ldr2hdrError: a checkpoint that does not fit, a loss that stays not finite, a precision the device lacks.
     """
-    listener = listener or Listener()
     fabric = start_fabric(settings.run)
+    listener = listener if listener and fabric.is_global_zero else Listener()
     out = Path(settings.run.out)
     out.mkdir(parents=True, exist_ok=True)
     net = build_network(settings, listener)
@@ -464,10 +470,9 @@ class Run:
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + float(value) * size
             count += size
-        values = torch.tensor([*sums.values(), float(count)], dtype=torch.float64, device=self.fabric.device)
-        values = self.fabric.all_reduce(values, reduce_op="sum")
-        means = (values[:-1] / values[-1]).tolist()
-        result: dict[str, float] = dict(zip(sums, means, strict=True))
+        names: list[str] = self.fabric.broadcast(list(sums))  # a process without a share of the set knows no names
+        *totals, total = self._over_processes([*(sums.get(name, 0.0) for name in names), count], "sum")
+        result: dict[str, float] = {name: value / total for name, value in zip(names, totals, strict=True)}
         if "squared_stops" in result:
             share = max(result.pop("clipped_share"), 1e-12)
             result["rmse_stops"] = math.sqrt(result.pop("squared_stops") / share)
@@ -519,21 +524,25 @@ class Run:
     def _patches_a_step(self) -> int:
         return self.settings.optimiser.batch_size * self.settings.optimiser.accumulate * self.fabric.world_size
 
+    def _over_processes(self, values: list[float], how: str) -> list[float]:
+        """Each value's "sum" or "max" over the processes of the run."""
+        if self.fabric.world_size == 1:
+            return values
+        mine = torch.tensor(values, dtype=torch.float64, device=self.fabric.device)
+        return self.fabric.all_reduce(mine, reduce_op=how).tolist()
+
     # -- ending and keeping -------------------------------------------------------------------------------------
 
     def _ended(self, stop: _Stop) -> str | None:
         """Why the run ends now, agreed upon by all processes, or None."""
         run, position = self.settings.run, self.position
-        hours = bool(run.max_hours) and position.seconds >= (run.max_hours or 0) * 3600
-        flags = torch.tensor([float(stop.signal), float(hours)], device=self.fabric.device)
-        if self.fabric.world_size > 1:
-            flags = self.fabric.all_reduce(flags, reduce_op="max")
-        stop.signal = int(flags[0])
+        number, position.seconds = self._over_processes([stop.signal, position.seconds], "max")  # rates hang on these
+        stop.signal = int(number)
         if run.max_steps and position.step >= run.max_steps:
             return "steps"
-        if flags[0]:
+        if stop.signal:
             return "signal"
-        return "hours" if flags[1] else None
+        return "hours" if run.max_hours and position.seconds >= run.max_hours * 3600 else None
 
     def _checkpoint_due(self) -> bool:
         run, step = self.settings.run, self.position.step

@@ -1,5 +1,6 @@
 """`ldr2hdr train` as a subprocess: how it ends, what it says of bad input, what it leaves behind."""
 
+import csv
 import os
 import signal
 import subprocess
@@ -10,8 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from ldr2hdr_cli.app import main
+from model import load_network
 
 TINY = ["--base-channels", 2, "--depth", 2, "--patch-size", 16, "--batch-size", 2, "--accelerator", "cpu"]
 TINY += ["--perceptual", "none", "--validation-patches", 2, "--pictures-every", 0, "--log-every", 1]
@@ -78,3 +81,23 @@ def test_a_signal_to_the_whole_process_group_saves_and_the_run_can_go_on(photos,
     assert status == 0, said
     assert f"Resumed at step {reached} " in said
     assert logged(run) == list(range(1, reached + 3))
+
+
+def test_two_processes_step_as_one_with_the_doubled_batch(photos, tmp_path, train):
+    options = ["pretrain", "--images", photos, *TINY, "--workers", 0, "--max-steps", 4, "--validation-patches", 1]
+    pair = subprocess.run(
+        command(*options, "--out", tmp_path / "pair", "--batch-size", 1, "--devices", 2, "--strategy", "ddp"),
+        capture_output=True, text=True, timeout=120, env=ENVIRONMENT,
+    )  # fmt: skip
+    assert pair.returncode == 0, pair.stderr
+    assert train(*options, "--out", tmp_path / "one", "--batch-size", 2)[0] == 0
+    for said in ("Reading 3 pictures", "The bar:", "step 4:", "Ended at step 4"):
+        assert pair.stderr.count(said) == 1
+    assert losses(tmp_path / "pair") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
+    ends = [load_network(tmp_path / run / "last.safetensors").state_dict() for run in ("pair", "one")]
+    assert all(torch.allclose(ends[0][name], ends[1][name], atol=1e-6) for name in ends[0])
+
+
+def losses(run: Path) -> list[float]:
+    with (run / "log.csv").open(newline="") as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
