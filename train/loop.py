@@ -10,6 +10,7 @@ import math
 import os
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -27,6 +28,7 @@ from model.masked_unet import MaskedUNet, NetworkConfig, initialise
 from train.config import OptimiserSettings, RunSettings, Settings, save_settings, to_yaml
 from train.journal import GRID_EXPOSURES, Journal, exposed, picture_grid
 from train.losses import Features, floor_of, hdr_loss, inpainting_loss
+from train.pictures import make_folder
 from train.vgg import VGG19Features, load_vgg
 
 CHECKPOINT = "last.ckpt"
@@ -166,7 +168,7 @@ def train(
     fabric = start_fabric(settings.run)
     listener = listener if listener and fabric.is_global_zero else Listener()
     out = Path(settings.run.out)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     net = build_network(settings, listener)
     optimiser = torch.optim.Adam(
         net.parameters(), settings.optimiser.learning_rate, (settings.optimiser.beta1, settings.optimiser.beta2)
@@ -394,7 +396,8 @@ class Run:
         more: dict[str, Any] = {"worker_init_fn": quiet_worker, "prefetch_factor": 4} if workers else {}
         pin = self.fabric.device.type == "cuda"
         with signals_held_back():  # also in what is started here, before `quiet_worker` has its say
-            return iter(DataLoader(data, batch_sampler=numbers, num_workers=workers, pin_memory=pin, **more))  # type: ignore[arg-type]
+            batches = iter(DataLoader(data, batch_sampler=numbers, num_workers=workers, pin_memory=pin, **more))  # type: ignore[arg-type]
+        return _named_faults(batches)
 
     def _to_device(self, batch: Terms) -> Terms:
         batch = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
@@ -537,10 +540,11 @@ class Run:
         """Why the run ends now, agreed upon by all processes, or None."""
         run, position = self.settings.run, self.position
         number, position.seconds = self._over_processes([stop.signal, position.seconds], "max")  # rates hang on these
-        stop.signal = int(number)
+        if number:
+            stop.signal = int(number)
         if run.max_steps and position.step >= run.max_steps:
             return "steps"
-        if stop.signal:
+        if number:  # not `stop.signal`: that may be newer than what was agreed on
             return "signal"
         return "hours" if run.max_hours and position.seconds >= run.max_hours * 3600 else None
 
@@ -642,19 +646,39 @@ def untouched(batch: Terms, stage: str) -> Tensor:
     return floor_of(batch["ldr"])
 
 
-def quiet_worker(_number: int) -> None:
-    """One thread for each data process, and signals left to the training process.
+def _named_faults(batches: Iterator[Terms]) -> Iterator[Terms]:
+    """The same; a fault of a picture in a data process arrives without that process's traceback around it."""
+    try:
+        yield from batches
+    except Ldr2hdrError as fault:
+        last = str(fault).strip().splitlines()[-1]
+        raise Ldr2hdrError(last.removeprefix(f"{type(fault).__module__}.{type(fault).__name__}: ")) from None
 
-    Ctrl-C and a batch system's SIGTERM reach the whole process group, and the training process needs its data until
-    the step is done; it ends these processes then.
+
+def quiet_worker(_number: int) -> None:
+    """One thread for the work of each data process, which nobody ends but the training process.
+
+    Ctrl-C and a batch system's SIGTERM reach all processes, and the training process needs its data until the step is
+    done. Its own SIGTERM is heeded: it waits for these processes when it ends on a fault.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        threading.Thread(target=_heed_parent, daemon=True).start()
+    elif hasattr(os, "setpgid"):  # macOS: out of the group that signals are sent to
+        os.setpgid(0, 0)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     torch.set_num_threads(1)
     with contextlib.suppress(ImportError):
         import cv2
 
         cv2.setNumThreads(0)
+
+
+def _heed_parent() -> None:
+    """Ends this process at a SIGTERM of its parent. The signal is blocked in every thread, by `signals_held_back`."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def read_checkpoint(path: Path, net: MaskedUNet) -> dict[str, Any]:
