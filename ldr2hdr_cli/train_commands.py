@@ -204,13 +204,11 @@ def patches(
         config=_camera(_pairs(camera)),
         exclude=_excluded(exclude),
         progress=lambda path, so_far: typer.echo(f"{path.name}: {so_far.kept} patches so far", err=True),
+        tell=lambda sentence: typer.echo(sentence, err=True),
     )
-    for sentence in summary.bad or []:
-        typer.echo(sentence, err=True)
     typer.echo(
         f"{summary.kept} patches of {summary.scenes} pictures in {out}; dropped: {summary.untextured} below "
-        f"{threshold}, "
-        f"{summary.unsaturated} with nothing clipped, {len(summary.bad or [])} bad pictures."
+        f"{threshold}, {summary.unsaturated} with nothing clipped, {summary.bad} bad pictures."
     )
 
 
@@ -235,6 +233,8 @@ def _train(
     given.setdefault("run", {})["out"] = str(out)
     if init:
         given["run"]["init"] = str(init)
+    if resume and not (out / "last.ckpt").is_file():
+        raise Ldr2hdrError(f"{out} holds no run to go on with (no last.ckpt); leave --resume away to begin one.")
     layers: list[dict[str, Any]] = [_settings_of(init)] if init and not resume else []
     if config:
         layers.append(read_yaml(config))
@@ -245,9 +245,17 @@ def _train(
         raise Ldr2hdrError(f"Nothing to train on: give {option} DIR.")
     if not resume and (out / "last.ckpt").exists():
         raise Ldr2hdrError(f"{out} holds a run already: --resume goes on with it; another --out begins anew.")
+    from train.loop import speaks_for_the_run
+    from train.pictures import make_folder
+
+    make_folder(out)
     outcome = _run(settings, resume)
-    typer.echo(f"Ended at step {outcome.step} ({outcome.reason}); best validation loss {outcome.best:.5f}.", err=True)
-    typer.echo(f"Weights: {out / 'best.safetensors'}, {out / 'last.safetensors'}", err=True)
+    if not speaks_for_the_run():
+        return  # with status 0 whatever happened: the first process tells, and would be killed for a faulty sibling
+    best = f"; best validation loss {outcome.best:.5f}" if outcome.best < float("inf") else ""
+    typer.echo(f"Ended at step {outcome.step} ({outcome.reason}){best}.", err=True)
+    written = [path for path in (out / "best.safetensors", out / "last.safetensors") if path.exists()]
+    typer.echo(f"Weights: {', '.join(map(str, written))}", err=True)
     if outcome.signal:
         typer.echo(f"To go on: the same command with --resume, or ldr2hdr train ... --out {out} --resume", err=True)
         raise typer.Exit(128 + outcome.signal)
@@ -259,6 +267,8 @@ def _settings_of(weights: Path) -> dict[str, Any]:
 
     from model.checkpoint import load_network
 
+    if not weights.is_file():
+        raise Ldr2hdrError(f"--init {weights}: there is no such file; give a run's last.safetensors.")
     return {"network": asdict(load_network(weights).config)}
 
 
@@ -282,7 +292,9 @@ def _datasets(settings: Settings, tell: Callable[[str], None]) -> tuple[Any, Any
     excluded = _excluded(Path(data.exclude) if data.exclude else None)
     camera = _camera(settings.camera)
     threshold = settings.network.mask_threshold
-    if stage == "hdr" and is_store(folders[0]):
+    if stage == "hdr" and any(is_store(folder) for folder in folders):
+        if len(folders) > 1:
+            raise Ldr2hdrError(f"{folders[0]} and {folders[1]}: patches cut beforehand come from one folder, alone.")
         sources = [Path(entry["source"]) for entry in read_index(folders[0]) if not excluded(Path(entry["source"]))]
         parts = scenes_split(sorted(set(sources)), data.validation_share, seed)
         tell(f"Patches of {len(parts[0])} pictures to train on, of {len(parts[1])} held out for validation.")
@@ -352,7 +364,7 @@ def _camera(values: dict[str, Any]) -> Any:
     try:
         typed: dict[str, Any] = {n: int(v) if known[n].type in (int, "int") else float(v) for n, v in values.items()}
         return CameraConfig(**typed)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise Ldr2hdrError(f"The camera's settings do not fit: {error}.") from None
 
 

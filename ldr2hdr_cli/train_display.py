@@ -6,15 +6,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 
-from train.loop import Listener
+from train.loop import Listener, speaks_for_the_run
 from train.loop import Progress as Step
 
 
 class TrainDisplay(Listener):
-    """Says on stderr what the loop tells."""
+    """Says on stderr what the loop tells; of several processes of a run only the first speaks."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, soft_wrap=True)
+        self.console = Console(stderr=True, soft_wrap=True, quiet=not speaks_for_the_run())
         self.bar = Progress(
             BarColumn(), TextColumn("{task.description}"), console=self.console, disable=not self.console.is_terminal
         )

@@ -52,6 +52,10 @@ class CameraConfig:
     scale_low: float = 0.5
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            least = 1e-3 if name in ("n_mean", "sigma_mean") else -20.0 if name.startswith("mild") else 0.0
+            if not least <= value < math.inf:
+                raise ValueError(f"{name} must be a number of at least {least:g}, not {value}")
         for low, high, name, least, most in (
             (self.share_low, self.share_high, "share", 1e-6, 1.0),
             (self.mild_low, self.mild_high, "mild", -20.0, 20.0),

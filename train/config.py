@@ -4,6 +4,7 @@ Each field carries its help text, so that a setting is described once. Defaults 
 one. Only the standard library is imported here, since `ldr2hdr --help` reads this file.
 """
 
+import math
 import os
 import tempfile
 import typing
@@ -45,7 +46,7 @@ class DataSettings:
     panorama: Literal["auto", "yes", "no"] = setting(
         "auto", "Cut perspective views, as from 360° panoramas; auto: where a picture is 2:1."
     )
-    validation_share: float = setting(0.1, "Share of the scenes held out for validation.", low=0, high=0.9)
+    validation_share: float = setting(0.1, "Share of the scenes held out for validation.", low=0.001, high=0.9)
     validation_patches: int = setting(64, "Patches in the validation set.", low=1)
     workers: int = setting(2, "Processes that decode and cut; 0: none but the training process.", low=0)
     exclude: str | None = setting(None, "A text file that names pictures never to be used, one a line.")
@@ -153,6 +154,8 @@ def make_settings(*layers: Mapping[str, Any]) -> Settings:
             elif name in SECTIONS and isinstance(value, Mapping):
                 for key, content in value.items():
                     setattr(getattr(settings, name), key, _checked(key, content, SECTIONS[name], f"{name}.{key}"))
+            elif name == "camera" or name in SECTIONS:
+                raise Ldr2hdrError(f"{name} is {value!r}, but must be a table of settings, a line each.")
             else:
                 known = ", ".join(f.name for f in fields(Settings))
                 raise Ldr2hdrError(f'The settings have no section "{name}"; there are {known}.')
@@ -167,6 +170,8 @@ def _checked(key: str, value: Any, owner: type, shown: str) -> Any:
     wanted = typing.get_type_hints(owner)[key]
     value = _converted(value, wanted, shown)
     low, high = known[key].metadata.get("low"), known[key].metadata.get("high")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise Ldr2hdrError(f"{shown} is {value}, but must be a finite number.")
     if value is not None and ((low is not None and value < low) or (high is not None and value > high)):
         bounds = f"at least {low}" if high is None else f"{low} to {high}"
         raise Ldr2hdrError(f"{shown} is {value}, but must be {bounds}.")
@@ -193,8 +198,8 @@ def _converted(value: Any, wanted: Any, shown: str) -> Any:
         return os.fspath(value)
     elif isinstance(value, wanted) and isinstance(value, bool) == (wanted is bool):
         return value
-    name = "list of names" if typing.get_origin(wanted) is list else wanted.__name__
-    raise Ldr2hdrError(f"{shown} is {value!r}, but must be a {name}.")
+    kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    raise Ldr2hdrError(f"{shown} is {value!r}, but must be {kinds.get(wanted, 'a list of names')}.")
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

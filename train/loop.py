@@ -10,8 +10,9 @@ import math
 import os
 import signal
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from model.masked_unet import MaskedUNet, NetworkConfig, initialise
 from train.config import OptimiserSettings, RunSettings, Settings, save_settings, to_yaml
 from train.journal import GRID_EXPOSURES, Journal, exposed, picture_grid
 from train.losses import Features, floor_of, hdr_loss, inpainting_loss
+from train.pictures import make_folder
 from train.vgg import VGG19Features, load_vgg
 
 CHECKPOINT = "last.ckpt"
@@ -122,6 +124,25 @@ class _Stop:
         self.signal = number
 
 
+def speaks_for_the_run() -> bool:
+    """Whether this process is the first of its run, as the variables of Lightning, torchrun and Slurm tell."""
+    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
+    return not any(int(os.environ.get(name) or 0) for name in ranks)
+
+
+@contextlib.contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Processes started meanwhile do not hear SIGINT and SIGTERM; this one hears them afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def train(
     settings: Settings,
     training: Dataset,
@@ -144,10 +165,10 @@ def train(
     Raises:
         Ldr2hdrError: a checkpoint that does not fit, a loss that stays not finite, a precision the device lacks.
     """
-    listener = listener or Listener()
     fabric = start_fabric(settings.run)
+    listener = listener if listener and fabric.is_global_zero else Listener()
     out = Path(settings.run.out)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     net = build_network(settings, listener)
     optimiser = torch.optim.Adam(
         net.parameters(), settings.optimiser.learning_rate, (settings.optimiser.beta1, settings.optimiser.beta2)
@@ -254,9 +275,9 @@ class Run:
         """Steps until the budget or a signal ends them."""
         run, position = self.settings.run, self.position
         history: list[float] = []
-        batches = iter(self._loader(training))
         meter = _Meter(self._patches_a_step())
         with _Stop() as stop:
+            batches = self._batches(training)
             reason = self._ended(stop)
             if reason is None and position.step == 0:
                 self._untouched(validation)
@@ -363,17 +384,20 @@ class Run:
 
     # -- data ---------------------------------------------------------------------------------------------------
 
-    def _loader(self, data: Dataset) -> DataLoader:
+    def _batches(self, data: Dataset) -> Iterator[Terms]:
+        """The training batches of this process, from the present step on."""
         numbers = BatchNumbers(
             self.position.step, self.settings.optimiser, self.fabric.global_rank, self.fabric.world_size
         )
-        return self._workers(data, batch_sampler=numbers, persistent=True)
+        return self._load(data, numbers)
 
-    def _workers(self, data: Dataset, persistent: bool = False, **more: Any) -> DataLoader:
+    def _load(self, data: Dataset, numbers: Iterable[list[int]]) -> Iterator[Terms]:
         workers = self.settings.data.workers
-        if workers:
-            more |= {"worker_init_fn": quiet_worker, "persistent_workers": persistent, "prefetch_factor": 4}
-        return DataLoader(data, num_workers=workers, pin_memory=self.fabric.device.type == "cuda", **more)
+        more: dict[str, Any] = {"worker_init_fn": quiet_worker, "prefetch_factor": 4} if workers else {}
+        pin = self.fabric.device.type == "cuda"
+        with signals_held_back():  # also in what is started here, before `quiet_worker` has its say
+            batches = iter(DataLoader(data, batch_sampler=numbers, num_workers=workers, pin_memory=pin, **more))  # type: ignore[arg-type]
+        return _named_faults(batches)
 
     def _to_device(self, batch: Terms) -> Terms:
         batch = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
@@ -388,7 +412,7 @@ class Run:
         size = self.settings.optimiser.batch_size
         starts = range(self.fabric.global_rank * size, count, self.fabric.world_size * size)
         numbers = [list(range(start, min(start + size, count))) for start in starts]
-        for batch in self._workers(validation, batch_sampler=numbers):
+        for batch in self._load(validation, numbers):
             yield self._to_device(batch)
 
     # -- looking ------------------------------------------------------------------------------------------------
@@ -449,10 +473,9 @@ class Run:
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + float(value) * size
             count += size
-        values = torch.tensor([*sums.values(), float(count)], dtype=torch.float64, device=self.fabric.device)
-        values = self.fabric.all_reduce(values, reduce_op="sum")
-        means = (values[:-1] / values[-1]).tolist()
-        result: dict[str, float] = dict(zip(sums, means, strict=True))
+        names: list[str] = self.fabric.broadcast(list(sums))  # a process without a share of the set knows no names
+        *totals, total = self._over_processes([*(sums.get(name, 0.0) for name in names), count], "sum")
+        result: dict[str, float] = {name: value / total for name, value in zip(names, totals, strict=True)}
         if "squared_stops" in result:
             share = max(result.pop("clipped_share"), 1e-12)
             result["rmse_stops"] = math.sqrt(result.pop("squared_stops") / share)
@@ -504,21 +527,26 @@ class Run:
     def _patches_a_step(self) -> int:
         return self.settings.optimiser.batch_size * self.settings.optimiser.accumulate * self.fabric.world_size
 
+    def _over_processes(self, values: list[float], how: str) -> list[float]:
+        """Each value's "sum" or "max" over the processes of the run."""
+        if self.fabric.world_size == 1:
+            return values
+        mine = torch.tensor(values, dtype=torch.float64, device=self.fabric.device)
+        return self.fabric.all_reduce(mine, reduce_op=how).tolist()
+
     # -- ending and keeping -------------------------------------------------------------------------------------
 
     def _ended(self, stop: _Stop) -> str | None:
         """Why the run ends now, agreed upon by all processes, or None."""
         run, position = self.settings.run, self.position
-        hours = bool(run.max_hours) and position.seconds >= (run.max_hours or 0) * 3600
-        flags = torch.tensor([float(stop.signal), float(hours)], device=self.fabric.device)
-        if self.fabric.world_size > 1:
-            flags = self.fabric.all_reduce(flags, reduce_op="max")
-        stop.signal = int(flags[0])
+        number, position.seconds = self._over_processes([stop.signal, position.seconds], "max")  # rates hang on these
+        if number:
+            stop.signal = int(number)
         if run.max_steps and position.step >= run.max_steps:
             return "steps"
-        if flags[0]:
+        if number:  # not `stop.signal`: that may be newer than what was agreed on
             return "signal"
-        return "hours" if flags[1] else None
+        return "hours" if run.max_hours and position.seconds >= run.max_hours * 3600 else None
 
     def _checkpoint_due(self) -> bool:
         run, step = self.settings.run, self.position.step
@@ -618,14 +646,39 @@ def untouched(batch: Terms, stage: str) -> Tensor:
     return floor_of(batch["ldr"])
 
 
+def _named_faults(batches: Iterator[Terms]) -> Iterator[Terms]:
+    """The same; a fault of a picture in a data process arrives without that process's traceback around it."""
+    try:
+        yield from batches
+    except Ldr2hdrError as fault:
+        last = str(fault).strip().splitlines()[-1]
+        raise Ldr2hdrError(last.removeprefix(f"{type(fault).__module__}.{type(fault).__name__}: ")) from None
+
+
 def quiet_worker(_number: int) -> None:
-    """One thread for each data process, and Ctrl-C left to the training process."""
+    """One thread for the work of each data process, which nobody ends but the training process.
+
+    Ctrl-C and a batch system's SIGTERM reach all processes, and the training process needs its data until the step is
+    done. Its own SIGTERM is heeded: it waits for these processes when it ends on a fault.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        threading.Thread(target=_heed_parent, daemon=True).start()
+    elif hasattr(os, "setpgid"):  # macOS: out of the group that signals are sent to
+        os.setpgid(0, 0)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     torch.set_num_threads(1)
     with contextlib.suppress(ImportError):
         import cv2
 
         cv2.setNumThreads(0)
+
+
+def _heed_parent() -> None:
+    """Ends this process at a SIGTERM of its parent. The signal is blocked in every thread, by `signals_held_back`."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def read_checkpoint(path: Path, net: MaskedUNet) -> dict[str, Any]:

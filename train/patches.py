@@ -14,7 +14,7 @@ from model.errors import Ldr2hdrError
 from model.exposure import exposure_mask
 from train.camera import CameraConfig, camera_curve, draw_exposure
 from train.panorama import is_panorama, perspective, random_direction
-from train.pictures import PictureError, find_pictures, read_hdr
+from train.pictures import PictureError, find_pictures, make_folder, read_hdr
 
 SIGMA_COLOUR, SIGMA_SPACE = 100.0, 10.0  # of algorithm 1's bilateral filter
 TEXTURED = 0.85
@@ -144,7 +144,7 @@ class CutSummary:
     untextured: int = 0  # dropped: a score under the threshold
     unsaturated: int = 0  # dropped: nothing clipped
     scenes: int = 0
-    bad: list[str] | None = None  # one sentence a picture that was left out
+    bad: int = 0  # pictures that were left out
 
 
 def cut_patches(
@@ -160,17 +160,19 @@ def cut_patches(
     config: CameraConfig | None = None,
     exclude: Callable[[Path], bool] = lambda _path: False,
     progress: Callable[[Path, CutSummary], None] = lambda _path, _summary: None,
+    tell: Callable[[str], None] = lambda _sentence: None,
 ) -> CutSummary:
     """Cut, score and filter patches, and store them: one float16 array a scene, and an index with every score.
 
     Each patch is exposed once, to be judged; it is stored unexposed, scaled to a median of 0.18, for the camera to
-    expose anew every time it is used. Unreadable pictures are named in the summary and left out. Raises Ldr2hdrError
-    when nothing is kept.
+    expose anew every time it is used. Unreadable pictures are named, by `tell`, and left out. Raises Ldr2hdrError when
+    nothing is kept.
     """
     config = config or CameraConfig()
-    out.mkdir(parents=True, exist_ok=True)
-    summary, lines = CutSummary(bad=[]), []
-    for number, path in enumerate(find_pictures(folders, "hdr")):
+    summary, lines = CutSummary(), []
+    paths = find_pictures(folders, "hdr")
+    make_folder(out)
+    for number, path in enumerate(paths):
         if exclude(path):
             continue
         try:
@@ -178,8 +180,8 @@ def cut_patches(
                 path, number, per_scene, size, panorama, seed, threshold, mask_threshold, config, summary
             )
         except PictureError as error:
-            assert summary.bad is not None
-            summary.bad.append(str(error))
+            summary.bad += 1
+            tell(str(error))
             continue
         if patches:
             name = f"{number:05d}_{path.stem}.npy"
@@ -193,10 +195,12 @@ def cut_patches(
         summary.kept += len(patches)
         summary.scenes += 1
         progress(path, summary)
+    if not summary.scenes:
+        raise Ldr2hdrError(f"{folders[0]}: not one of the {len(paths)} pictures can be used; see the lines above.")
     if not lines:
         raise Ldr2hdrError(
             f"{out}: no patch was kept ({summary.untextured} under the threshold of {threshold}, "
-            f"{summary.unsaturated} with nothing clipped, {len(summary.bad or [])} bad pictures); lower the threshold."
+            f"{summary.unsaturated} with nothing clipped, {summary.bad} bad pictures); lower the threshold."
         )
     temporary = out / f".{INDEX}.tmp"
     temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -248,8 +252,22 @@ def _save(path: Path, array: np.ndarray) -> None:
 
 
 def read_index(folder: Path) -> list[dict]:
-    """The lines of a patch store's index. Raises Ldr2hdrError for a folder that is none."""
+    """The lines of a patch store's index, once its arrays are seen to be there and whole.
+
+    Raises Ldr2hdrError for a folder that is no store, or a damaged one.
+    """
     try:
-        return [json.loads(line) for line in (folder / INDEX).read_text("utf-8").splitlines() if line]
-    except (OSError, ValueError) as error:
-        raise Ldr2hdrError(f"{folder} is no patch store ({error}); make one with `ldr2hdr train patches`.") from None
+        entries = [json.loads(line) for line in (folder / INDEX).read_text("utf-8").splitlines() if line]
+        rows: dict[str, int] = {}
+        for entry in entries:
+            str(entry["source"])
+            rows[entry["file"]] = max(rows.get(entry["file"], 0), int(entry["row"]))
+        for name, last in rows.items():
+            shape = np.load(folder / name, mmap_mode="r", allow_pickle=False).shape
+            if len(shape) != 4 or shape[3] != 3 or last >= shape[0]:
+                raise ValueError(f"{name} does not hold what the index says")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Ldr2hdrError(
+            f"{folder} is no whole patch store ({error}); make it anew with `ldr2hdr train patches`."
+        ) from None
+    return entries

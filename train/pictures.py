@@ -1,5 +1,6 @@
 """Reading what is trained on: photographs, and HDR pictures in every format that people keep them in."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -39,6 +40,16 @@ def find_pictures(folders: Sequence[Path], kind: Literal["photo", "hdr"]) -> lis
         names = ", ".join(map(str, folders))
         raise Ldr2hdrError(f"{names}: no {_kinds(kind)} there ({', '.join(sorted(suffixes))}).")
     return sorted(found)
+
+
+def make_folder(path: Path) -> None:
+    """Creates a folder to write to. Raises Ldr2hdrError where that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Ldr2hdrError(f"{path} cannot be made a folder ({error.strerror}); give another --out.") from None
+    if not os.access(path, os.W_OK):
+        raise Ldr2hdrError(f"{path} cannot be written to; give another --out.")
 
 
 def _kinds(kind: str) -> str:
@@ -99,7 +110,11 @@ def _read_exr(path: Path) -> np.ndarray:
 
 
 def _read_radiance(path: Path) -> np.ndarray:
-    picture = cv2.imread(str(path), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it would speak beside our sentence
+    try:
+        picture = cv2.imread(str(path), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
     if picture is None or picture.dtype != np.float32:
         raise PictureError(f"{path} cannot be read as a Radiance picture.")
     return picture[..., ::-1]

@@ -1,0 +1,308 @@
+"""`ldr2hdr train` as a subprocess: how it ends, what it says of bad input, what it leaves behind."""
+
+import csv
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import OpenEXR
+import pytest
+import torch
+
+from ldr2hdr_cli.app import main
+from model import load_network
+from model.errors import Ldr2hdrError
+from train.config import make_settings
+from train.datasets import InpaintingDataset
+from train.loop import train as fit
+
+TINY = ["--base-channels", 2, "--depth", 2, "--patch-size", 16, "--batch-size", 2, "--accelerator", "cpu"]
+TINY += ["--perceptual", "none", "--validation-patches", 2, "--pictures-every", 0, "--log-every", 1]
+ONE_STEP = ["--max-steps", 1, "--workers", 0]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def command(*arguments) -> list[str]:
+    return [sys.executable, "-m", "ldr2hdr_cli.app", "train", *map(str, arguments)]
+
+
+@pytest.fixture
+def train(monkeypatch, capfd):
+    """train(*arguments) → (exit status, what was said), in this process, through the `ldr2hdr` command's own main."""
+
+    def run(*arguments) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["ldr2hdr", "train", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capfd.readouterr()
+        return int(end.value.code or 0), said.out + said.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for name in "abc":
+        cv2.imwrite(str(folder / f"{name}.png"), rng.integers(0, 256, (40, 40, 3), dtype=np.uint8))
+    return folder
+
+
+def logged(run: Path, kind: str = "train") -> list[int]:
+    """The steps in a run's log."""
+    path = run / "log.csv"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return [int(line.split(",")[0]) for line in lines if f",{kind}," in line]
+
+
+def children(process: int) -> list[int]:
+    return [int(number) for number in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="process groups and /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_process_group_saves_and_the_run_can_go_on(photos, tmp_path, train, number):
+    run = tmp_path / "run"
+    begin = command("pretrain", "--images", photos, "--out", run, *TINY, "--workers", 2, "--max-steps", 10**9)
+    process = subprocess.Popen(begin, stderr=subprocess.PIPE, text=True, start_new_session=True, env=ENVIRONMENT)
+    deadline = time.monotonic() + 60
+    while not logged(run) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    workers = children(process.pid)
+    os.killpg(process.pid, number)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + number, said
+    assert len(workers) == 2 and "Traceback" not in said and "killed" not in said
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    reached = logged(run)[-1]
+    assert f"Ended at step {reached} (signal)" in said
+    status, said = train("pretrain", "--out", run, "--resume", "--max-steps", reached + 2)
+    assert status == 0, said
+    assert f"Resumed at step {reached} " in said
+    assert logged(run) == list(range(1, reached + 3))
+
+
+def test_two_processes_step_as_one_with_the_doubled_batch(photos, tmp_path, train):
+    options = ["pretrain", "--images", photos, *TINY, "--workers", 0, "--max-steps", 4, "--validation-patches", 1]
+    pair = subprocess.run(
+        command(*options, "--out", tmp_path / "pair", "--batch-size", 1, "--devices", 2, "--strategy", "ddp"),
+        capture_output=True, text=True, timeout=120, env=ENVIRONMENT,
+    )  # fmt: skip
+    assert pair.returncode == 0, pair.stderr
+    assert train(*options, "--out", tmp_path / "one", "--batch-size", 2)[0] == 0
+    for said in ("Reading 3 pictures", "The bar:", "step 4:", "Ended at step 4"):
+        assert pair.stderr.count(said) == 1
+    assert losses(tmp_path / "pair") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
+    ends = [load_network(tmp_path / run / "last.safetensors").state_dict() for run in ("pair", "one")]
+    assert all(torch.allclose(ends[0][name], ends[1][name], atol=1e-6) for name in ends[0])
+
+
+def losses(run: Path) -> list[float]:
+    with (run / "log.csv").open(newline="") as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+# -- bad input: one sentence, status 2, before the first step ---------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def hdrs(tmp_path_factory) -> Path:
+    """Three scenes that can be trained on."""
+    folder = tmp_path_factory.mktemp("hdrs")
+    for seed, name in enumerate(("attic", "beach", "cave")):
+        write_hdr(folder / f"{name}.exr", scene(seed))
+    return folder
+
+
+def scene(seed: int) -> np.ndarray:
+    return np.exp(np.random.default_rng(seed).normal(0, 1, (40, 44, 3))).astype(np.float32)
+
+
+def write_hdr(path: Path, picture: np.ndarray) -> None:
+    OpenEXR.File({"type": OpenEXR.scanlineimage}, {"RGB": np.ascontiguousarray(picture, np.float32)}).write(str(path))
+
+
+def spoil(folder: Path) -> list[str]:
+    """Fills a folder with HDR pictures of every unusable kind; their names."""
+    (folder / "broken.exr").write_bytes(b"no picture")
+    (folder / "broken.hdr").write_bytes(b"#?RADIANCE\n")
+    (folder / "empty.tif").write_bytes(b"")
+    write_hdr(folder / "whole.exr", scene(9))
+    (folder / "cut.exr").write_bytes((folder / "whole.exr").read_bytes()[:400])
+    (folder / "whole.exr").unlink()
+    holes, sunk = scene(1), scene(2)
+    holes[3, 3] = np.nan
+    sunk[5] = -5
+    write_hdr(folder / "nan.exr", holes)
+    write_hdr(folder / "negative.exr", sunk)
+    write_hdr(folder / "black.exr", np.zeros((40, 40, 3)))
+    write_hdr(folder / "small.exr", scene(3)[:3, :3])
+    cv2.imwrite(str(folder / "ldr.tif"), np.full((40, 40, 3), 99, np.uint8))
+    return sorted(path.name for path in folder.iterdir())
+
+
+def told(said: str) -> str:
+    """The sentence of the error: the last line, the only one that begins with the program's name."""
+    lines = said.strip().splitlines()
+    assert "Traceback" not in said and sum(line.startswith("ldr2hdr: ") for line in lines) == 1, said
+    assert lines[-1].startswith("ldr2hdr: "), said
+    return lines[-1]
+
+
+def mentions(said: str, path: Path) -> int:
+    """How many sentences are about a file."""
+    return sum(line.startswith(f"{path} ") for line in said.splitlines())
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "finetune", "patches"])
+def test_an_empty_folder_is_named(verb, tmp_path, train):
+    (tmp_path / "nothing").mkdir()
+    option = "--images" if verb == "pretrain" else "--hdr"
+    status, said = train(verb, option, tmp_path / "nothing", "--out", tmp_path / "run")
+    assert status == 2 and str(tmp_path / "nothing") in told(said)
+
+
+@pytest.mark.parametrize("verb", ["finetune", "patches"])
+def test_unusable_hdr_pictures_are_each_named_once_and_none_left_is_an_error(verb, tmp_path, train):
+    folder = tmp_path / "spoilt"
+    folder.mkdir()
+    names = spoil(folder)
+    status, said = train(verb, "--hdr", folder, "--out", tmp_path / "run", *(TINY if verb == "finetune" else ()))
+    assert status == 2
+    assert str(len(names)) in told(said) and str(folder) in told(said)
+    assert all(mentions(said, folder / name) == 1 for name in names), said
+    assert not (tmp_path / "run" / "last.ckpt").exists()
+
+
+def test_unusable_pictures_among_good_ones_are_counted_and_left_out(hdrs, tmp_path, train):
+    names = spoil(tmp_path)
+    status, said = train("finetune", "--hdr", hdrs, "--hdr", tmp_path, "--out", tmp_path / "run", *TINY, *ONE_STEP)
+    assert status == 0, said
+    assert f"{len(names)} of {len(names) + 3} pictures are left out." in said
+    assert "2 pictures to train on, 1 held out" in said
+    assert all(mentions(said, tmp_path / name) == 1 for name in names), said
+    cut = tmp_path / "cut"
+    status, said = train("patches", "--hdr", hdrs, "--hdr", tmp_path, "--out", cut, "--size", 32, "--threshold", 0)
+    assert status == 0 and f"{len(names)} bad pictures." in said
+
+
+def test_broken_photographs_are_named(tmp_path, train):
+    whole = cv2.imencode(".png", np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))[1].tobytes()
+    (tmp_path / "cut.png").write_bytes(whole[:200])
+    (tmp_path / "text.jpg").write_text("no picture")
+    status, said = train("pretrain", "--images", tmp_path, "--out", tmp_path / "run", *TINY)
+    assert status == 2 and "2 pictures" in told(said)
+    assert mentions(said, tmp_path / "cut.png") == mentions(said, tmp_path / "text.jpg") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments, naming",
+    [
+        (["--init", "{here}/nowhere.safetensors"], "nowhere.safetensors"),
+        (["--init", "{here}/text"], "text: not a weights file"),
+        (["--camera", "iso=100"], "iso"),
+        (["--camera", "share_low"], "share_low=0.01"),
+        (["--camera", "share_low=0.9"], "share_low"),
+        (["--camera", "noise_max=-1"], "noise_max"),
+        (["--camera", "n_mean=nan"], "n_mean"),
+        (["--camera", "jpeg_low=inf"], "camera"),
+        (["--learning-rate", "nan"], "learning_rate"),
+        (["--batch-size", "0"], "batch_size"),
+        (["--validation-share", "0"], "validation_share"),
+        (["--perceptual", "vgg16"], "vgg16"),
+        (["--perceptual", "vgg19", "--vgg-weights", "{here}/text"], "text"),
+        (["--depth", "5"], "patch size of 16"),
+        (["--mask-threshold", "2"], "mask_threshold"),
+        (["--exclude", "{here}/nowhere.txt"], "nowhere.txt"),
+        (["--out", "{here}/text"], "text"),
+        (["--out", "{here}/text/run"], "text"),
+        (["--resume"], "no run to go on with"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_named(arguments, naming, hdrs, tmp_path, train):
+    (tmp_path / "text").write_text("neither weights nor a folder")
+    given = [item.format(here=tmp_path) for item in arguments]
+    status, said = train("finetune", "--hdr", hdrs, "--out", tmp_path / "run", *TINY, *ONE_STEP, *given)
+    assert status == 2 and naming in told(said)
+
+
+@pytest.mark.parametrize(
+    "text, naming",
+    [
+        ("run: [1,\n  : :", "is not YAML"),
+        ("\x00", "is not YAML"),
+        ("- 1\n", "no table"),
+        ("runn: {}\n", "runn"),
+        ("run: 5\n", "run is 5"),
+        ("camera: 5\n", "camera is 5"),
+        ("run: {sed: 1}\n", "run.sed"),
+        ("run: {seed: one}\n", "run.seed is 'one'"),
+        ("stage: sleeping\n", "sleeping"),
+        ("camera: {iso: 100}\n", "iso"),
+        ("camera: {share_low: [1]}\n", "camera"),
+    ],
+)
+def test_a_settings_file_that_does_not_fit_is_named(text, naming, hdrs, tmp_path, train):
+    (tmp_path / "settings.yaml").write_text(text)
+    options = ["--config", tmp_path / "settings.yaml", "--hdr", hdrs, "--out", tmp_path / "run", *TINY, *ONE_STEP]
+    status, said = train("finetune", *options)
+    assert status == 2 and naming in told(said)
+
+
+def test_flags_go_over_the_settings_file_of_a_run(photos, tmp_path, train):
+    assert train("pretrain", "--images", photos, "--out", tmp_path / "first", *TINY, *ONE_STEP, "--seed", 5)[0] == 0
+    again = ["--config", tmp_path / "first" / "settings.yaml", "--out", tmp_path / "second"]
+    assert train("pretrain", *again)[0] == 0
+    assert losses(tmp_path / "second") == losses(tmp_path / "first")
+    assert train("pretrain", *again[:2], "--out", tmp_path / "third", "--seed", 6)[0] == 0
+    assert losses(tmp_path / "third") != losses(tmp_path / "first")
+
+
+def test_a_run_is_not_overwritten_and_a_damaged_checkpoint_is_named(photos, tmp_path, train):
+    options = ["pretrain", "--images", photos, "--out", tmp_path / "run", *TINY, *ONE_STEP]
+    assert train(*options)[0] == 0
+    kept = (tmp_path / "run" / "last.ckpt").read_bytes()
+    status, said = train(*options)
+    assert status == 2 and "--resume" in told(said)
+    assert (tmp_path / "run" / "last.ckpt").read_bytes() == kept
+    (tmp_path / "run" / "last.ckpt").write_bytes(kept[: len(kept) // 2])
+    status, said = train("pretrain", "--out", tmp_path / "run", "--resume")
+    assert status == 2 and "last.ckpt" in told(said)
+
+
+def test_a_patch_store_with_a_missing_or_shortened_array_is_named(hdrs, tmp_path, train):
+    store = tmp_path / "store"
+    assert train("patches", "--hdr", hdrs, "--out", store, "--size", 32, "--threshold", 0, "--per-scene", 4)[0] == 0
+    array = next(store.glob("*.npy"))
+    kept = array.read_bytes()
+    for damage in (lambda: array.write_bytes(kept[:-100]), array.unlink):
+        damage()
+        status, said = train("finetune", "--hdr", store, "--out", tmp_path / "run", *TINY, *ONE_STEP)
+        assert status == 2 and str(store) in told(said)
+
+
+def test_a_picture_that_vanishes_under_a_data_process_ends_the_run_with_one_sentence(tmp_path):
+    settings = make_settings(
+        {
+            "stage": "inpainting",
+            "network": {"base_channels": 2, "depth": 2},
+            "data": {"patch_size": 16, "workers": 1},
+            "loss": {"perceptual": "none"},
+            "run": {"out": str(tmp_path), "max_steps": 1, "accelerator": "cpu"},
+        }
+    )
+    gone = InpaintingDataset([tmp_path / "gone.png"], 16, 0)
+    with pytest.raises(Ldr2hdrError, match=r"\A\S*gone\.png cannot be read as a picture \(.*\)\.\Z"):
+        fit(settings, gone, gone)
+    for process in multiprocessing.active_children():  # as Python does at its end, and waits without end
+        process.terminate()
+        process.join(10)
+        assert not process.is_alive()
