@@ -1,5 +1,6 @@
 """The command line: options, help, exit statuses; no work of its own."""
 
+import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -107,6 +108,9 @@ def convert(
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Refuse pictures with more pixels than this.", rich_help_panel="Input")
     ] = 2**28,
+    max_frames: Annotated[
+        int, typer.Option(min=1, help="Refuse clips with more frames than this.", rich_help_panel="Input")
+    ] = 2**20,
     weights: Annotated[
         Path | None,
         typer.Option(help="A .safetensors that `train` wrote, or the authors' .pth.", rich_help_panel="Reconstruction"),
@@ -146,7 +150,10 @@ def convert(
         bool, typer.Option("--overwrite", help="Redo what is finished.", rich_help_panel="Output")
     ] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Compare finished files with their checksums.", rich_help_panel="Output")
+        bool,
+        typer.Option(
+            "--verify", help="Read every finished file back and compare its checksum.", rich_help_panel="Output"
+        ),
     ] = False,
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel="Speed and memory")
@@ -176,8 +183,14 @@ def convert(
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only failures.", rich_help_panel="Messages")] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON line a file on stdout.", rich_help_panel="Messages")
+        bool, typer.Option("--json", help="One JSON line an event on stdout.", rich_help_panel="Messages")
     ] = False,
+    log_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Append every event, with the time, to this file.", rich_help_panel="Messages", metavar="FILE"
+        ),
+    ] = None,
 ) -> None:
     """Convert photographs and clips to scene-linear EXR.
 
@@ -187,7 +200,8 @@ def convert(
 
     [bold]ldr2hdr convert plate.%04d.png -o exr/ --preview[/]   a numbered sequence, with pictures to look at
 
-    The same command again does only what is missing. Exit status: 0 all done, 1 some failed, 2 misuse, 130 interrupted.
+    The same command again does only what is missing. Exit status: 0 all done, 1 some failed, 2 misuse, 130 interrupted,
+    143 terminated.
     """
     if tile != "auto" and not (tile.isdigit() and int(tile) > 0):
         raise Ldr2hdrError(f"--tile {tile}: give a number of pixels, or auto.")
@@ -218,11 +232,13 @@ def convert(
             dwa_level=dwa_level,
             preview=("plain" if preview_curve.value == "plain" else "filmic") if preview else "none",
             max_pixels=max_pixels,
+            max_frames=max_frames,
             overwrite=overwrite,
             verify=verify,
             dry_run=dry_run,
             quiet=quiet,
             as_json=as_json,
+            log_file=log_file,
             encoders=encoders,
         )
     )
@@ -271,12 +287,15 @@ app.add_typer(train_app, name="train")
 def main() -> None:
     """The `ldr2hdr` command. Every fault that the user can mend becomes one sentence here, once."""
     debug = "--debug" in sys.argv
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     try:
         app()
     except Ldr2hdrError as error:
         if debug:
             raise
-        typer.echo(f"ldr2hdr: {error}", err=True)
+        from ldr2hdr_cli.display import one_line
+
+        typer.echo(f"ldr2hdr: {one_line(str(error))}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -24,6 +24,10 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
     try:
         with temporary.open("xb") as file:
             file.write(data)
+            file.flush()
+            # After a power cut a renamed file could otherwise stand there empty; and a network disk tells only here
+            # that it is full.
+            os.fsync(file.fileno())
         os.replace(temporary, path)  # noqa: PTH105 (the name that says what it does)
     except OSError as error:
         reason = error.strerror or str(error)

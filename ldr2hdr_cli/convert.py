@@ -1,13 +1,14 @@
 """`ldr2hdr convert`: from what was typed to a run, its display and its exit status."""
 
-import json
+import os
 import re
 import shlex
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -56,46 +57,60 @@ class Request:
     dwa_level: float
     preview: Literal["none", "filmic", "plain"]
     max_pixels: int
+    max_frames: int
     overwrite: bool
     verify: bool
     dry_run: bool
     quiet: bool
     as_json: bool
+    log_file: Path | None
     encoders: int
 
 
 def convert(request: Request) -> int:
     """Run it. Returns the exit status: 0 all done, 1 some failed, 130 or 143 interrupted."""
-    inputs = find_inputs(request.inputs, recursive=request.recursive)
-    first, last = parse_frames(request.frames) if request.frames else (None, None)
-    selection = job.Selection(first, last, request.every, request.start_number)
-    selection.indices()  # a range that cannot be is misuse, not a failed clip
-    items = job.plan(inputs, request.output, f".{request.format}", request.start_number)
-    if request.dry_run:
-        return _dry_run(items, request)
-    with job.lock(request.output), Display(len(items), request.quiet, request.as_json) as display:
-        expand, settings, threshold = _operator(request, display)
-        options = pipeline.Options(
-            selection,
-            request.deinterlace,
-            request.overwrite,
-            request.verify,
-            encoders=request.encoders,
-            max_pixels=request.max_pixels,
-        )
-        manifest = job.Manifest.read(request.output)
-        try:
-            with _signals(options.stop) as caught:
-                write = _writer(request, settings)
-                for event in pipeline.run(items, expand, write, manifest, settings, options, threshold):
-                    display.show(event)
-        finally:
-            manifest.close()
-        display.finish(retry=_retry(request))
+    stop = threading.Event()
+    with Display(request.quiet, request.as_json, request.log_file) as display, _signals(stop) as caught:
+        display.log(f"ldr2hdr {__version__}: {_command()}")
+        inputs = find_inputs(request.inputs, recursive=request.recursive)
+        first, last = parse_frames(request.frames) if request.frames else (None, None)
+        selection = job.Selection(first, last, request.every, request.start_number)
+        selection.indices()  # a range that cannot be is misuse, not a failed clip
+        items = job.plan(inputs, request.output, f".{request.format}", request.start_number)
+        if request.dry_run:
+            return _dry_run(items, display)
+        with job.lock(request.output):
+            _run(items, selection, request, display, stop)
+        again = _command(without="--overwrite")  # what was made again a moment ago is finished
+        display.finish(retry=again)
         if caught:
-            display.say(f"Interrupted; what is finished stays. To go on: {_command()}")
+            display.say(f"Interrupted; what is finished stays. To go on: {again}")
             return 128 + caught[0]
         return 1 if display.failures else 0
+
+
+def _run(
+    items: list[job.Item], selection: job.Selection, request: Request, display: Display, stop: threading.Event
+) -> None:
+    expand, settings, threshold = _operator(request, display)
+    options = pipeline.Options(
+        selection,
+        request.deinterlace,
+        request.overwrite,
+        request.verify,
+        encoders=request.encoders,
+        max_pixels=request.max_pixels,
+        max_frames=request.max_frames,
+        stop=stop,
+    )
+    manifest = job.Manifest.read(request.output)
+    display.begin(len(items))
+    try:
+        write = _writer(request, settings)
+        for event in pipeline.run(items, expand, write, manifest, settings, options, threshold):
+            display.show(event)
+    finally:
+        manifest.close()
 
 
 def _operator(request: Request, display: Display) -> tuple[pipeline.Expand, job.Settings, float]:
@@ -192,30 +207,48 @@ def _writer(request: Request, settings: job.Settings) -> Callable[[pipeline.Work
 
 @contextmanager
 def _signals(stop: threading.Event) -> Iterator[list[int]]:
-    """The first SIGINT or SIGTERM asks the run to finish what is in hand; a second one leaves at once."""
+    """The first SIGINT or SIGTERM asks the run to finish what is in hand; a second one leaves at once.
+
+    A thread listens, since Python's own handlers wait for the main thread, which may be inside the network.
+    """
     caught: list[int] = []
+    listener, teller = socket.socketpair()
+    teller.setblocking(False)
 
-    def handle(number: int, _frame: Any) -> None:
-        caught.append(number)
-        stop.set()
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    def listen() -> None:
+        while received := listener.recv(1):
+            if received[0] not in (signal.SIGINT, signal.SIGTERM):
+                continue
+            if caught:
+                tell(b"\x1b[?25h" if sys.stderr.isatty() else b"")  # the live display hides the cursor
+                os._exit(128 + received[0])
+            caught.append(received[0])
+            stop.set()
+            tell(b"Finishing what is in hand; once more leaves at once.\n")
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    def tell(text: bytes) -> None:
+        with suppress(OSError):
+            os.write(2, text)
+
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    wake = signal.set_wakeup_fd(teller.fileno(), warn_on_full_buffer=False)
+    thread = threading.Thread(target=listen, name="signals", daemon=True)
+    thread.start()
     try:
         yield caught
     finally:
+        signal.set_wakeup_fd(wake)
         for number, handler in before.items():
             signal.signal(number, handler)
+        teller.close()
+        thread.join()
+        listener.close()
 
 
-def _dry_run(items: list[job.Item], request: Request) -> int:
+def _dry_run(items: list[job.Item], display: Display) -> int:
     for item in items:
         target = item.output(0) if item.input.kind == "still" else item.folder / f"{item.stem}.######{item.suffix}"
-        if request.as_json:
-            print(json.dumps({"event": "plan", "source": str(item.input.path), "output": str(target)}))
-        else:
-            print(f"{item.input.path} -> {target}")
+        display.plan(item.input.path, target)
     return 0
 
 
@@ -229,10 +262,20 @@ def _bytes(text: str | None) -> int | None:
     return int(float(found[1]) * 1024 ** " kmgt".index(found[2] or " "))
 
 
-def _command() -> str:
-    return shlex.join(["ldr2hdr", *sys.argv[1:]])
+def _command(without: str = "") -> str:
+    """What was typed, for a shell."""
+    return " ".join(_quoted(word) for word in ["ldr2hdr", *sys.argv[1:]] if word != without)
 
 
-def _retry(request: Request) -> str:
-    """The same command does only what is missing."""
-    return "" if request.overwrite else _command()
+def _quoted(word: str) -> str:
+    """As shlex.quote; control characters and bytes that are no UTF-8 in bash's $'...', so that it stays one line."""
+    if word.isprintable():
+        return shlex.quote(word)
+
+    def escaped(character: str) -> str:
+        if character in "\\'":
+            return "\\" + character
+        data = character.encode("utf-8", "surrogateescape")
+        return character if character.isprintable() else "".join(f"\\x{byte:02x}" for byte in data)
+
+    return "$'" + "".join(map(escaped, word)) + "'"

@@ -1,8 +1,12 @@
-"""What is seen of a run: a live display on a terminal, plain lines elsewhere, JSON lines for scripts, a summary."""
+"""What is seen of a run: a live display on a terminal, plain lines or JSON elsewhere, a log, a summary."""
 
 import json
+import os
 import sys
 import time
+import traceback
+from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -12,18 +16,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ldr2hdr_cli.pipeline import Done, Event, Failed, Note, Skipped
+from model.errors import Ldr2hdrError
 
 
 class Display:
-    """Counts what happened and shows it on stderr; with `as_json`, one line an event on stdout."""
+    """Counts what happened and shows it on stderr; with `as_json`, a line an event on stdout; all in `log_file`.
 
-    def __init__(self, total: int, quiet: bool, as_json: bool) -> None:
+    Whoever reads along may go away, or the log's disk may fill up: the run goes on without them.
+    """
+
+    def __init__(self, quiet: bool, as_json: bool, log_file: Path | None = None) -> None:
         self.console = Console(stderr=True, soft_wrap=True)
         self.quiet, self.as_json = quiet, as_json
         self.done = self.skipped = self.clamped = 0
         self.megapixels = self.clipped = self.peak = 0.0
         self.failures: list[Failed] = []
         self.started = time.monotonic()
+        self.total = 0
         self.inputs: set[str] = set()
         self.live = self.console.is_terminal and not quiet
         self.progress = Progress(
@@ -35,19 +44,51 @@ class Display:
             console=self.console,
             disable=not self.live,
         )
-        self.task = self.progress.add_task("", total=total, rate="")
+        self.task = self.progress.add_task("", total=0, rate="")
+        self._log = None if log_file is None else _open_log(log_file)
 
     def __enter__(self) -> "Display":
-        self.progress.start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.progress.stop()
+        if isinstance(error, Exception):
+            self._emit({"event": "error", "message": str(error)})
+            known = isinstance(error, Ldr2hdrError)
+            self.log(f"error: {error}" if known else "".join(traceback.format_exception(error)))
+        if self._log is not None:
+            os.close(self._log)
+            self._log = None
+
+    def begin(self, total: int) -> None:
+        """The work starts: so many inputs."""
+        self.total = total
+        self.progress.update(self.task, total=total)
+        self.progress.start()
 
     def say(self, message: str) -> None:
-        """One line to the user, whatever is going on; markup in a file's name is only text."""
+        """One line to the user, whatever is going on."""
         self._emit({"event": "message", "message": message})
-        self.console.print(escape(message), highlight=False)
+        self.log(message)
+        self._print(message)
+
+    def plan(self, source: Path, target: Path) -> None:
+        """A line of a dry run, on stdout."""
+        if self.as_json:
+            self._emit({"event": "plan", "source": str(source), "output": str(target)})
+        else:
+            sys.stdout.write(one_line(f"{source} -> {target}") + "\n")
+
+    def log(self, text: str) -> None:
+        """A line of the log file, with the local time."""
+        if self._log is None:
+            return
+        line = f"{datetime.now().astimezone().isoformat(timespec='milliseconds')} {one_line(text)}\n"
+        try:
+            os.write(self._log, line.encode())
+        except OSError as error:
+            self._log = None  # leaked on purpose: closing it may fail in the same way
+            self.say(f"The log file cannot be written any more ({error.strerror}); the run goes on without it.")
 
     def show(self, event: Event) -> None:
         source = str(event.item.input.path)
@@ -68,18 +109,26 @@ class Display:
                         "sha256": event.entry["sha256"],
                     }
                 )
-                self._line(f"{source} -> {event.output}  {event.clipped:.1%} clipped, peak {event.peak:.4g}")
+                line = f"{source} -> {event.output}  {event.clipped:.1%} clipped, peak {event.peak:.4g}"
+                self.log(f"done {line}")
+                if not self.live and not self.quiet and not self.as_json:
+                    self._print(line)
             case Skipped():
                 self.skipped += 1
                 self._emit({"event": "skipped", "source": source, "output": str(event.output)})
+                self.log(f"skipped {event.output}: finished already")
             case Failed():
                 self.failures.append(event)
                 self._emit({"event": "failed", "source": source, "frame": event.frame, "message": event.message})
-                self.console.print(f"[red]failed[/] {escape(event.message)}", highlight=False)
+                self.log(f"failed {event.message}")
+                if event.cause is not None:
+                    self.log("".join(traceback.format_exception(event.cause)))
+                self._print(event.message, "[red]failed[/] ")
             case Note():
                 self._emit({"event": "note", "source": source, "message": event.message})
+                self.log(f"note {event.message}")
                 if not self.quiet:
-                    self.console.print(f"note: {escape(event.message)}", highlight=False)
+                    self._print(event.message, "note: ")
         self._advance(event)
 
     def finish(self, retry: str = "") -> None:
@@ -96,17 +145,20 @@ class Display:
             "speed": f"{self.megapixels / seconds:.2f} MP/s" if seconds else "-",
         }
         self.progress.stop()
+        retry = retry if self.failures else ""
         self._emit({"event": "summary", **{name.replace(" ", "_"): value for name, value in summary.items()}})
-        if self.quiet and not self.failures:
-            return
-        table = Table(show_header=False, box=None)
-        for name, value in summary.items():
-            table.add_row(name, str(value))
-        self.console.print(table)
+        self.log("summary " + ", ".join(f"{name} {value}" for name, value in summary.items()))
+        if not self.quiet or self.failures:
+            table = Table(show_header=False, box=None)
+            for name, value in summary.items():
+                table.add_row(name, str(value))
+            self._print(table)
         for failure in self.failures:
-            self.console.print(f"[red]failed[/] {escape(failure.message)}", highlight=False)
-        if self.failures and retry:
-            self.console.print(f"To try again only what failed: {escape(retry)}", highlight=False)
+            self._print(failure.message, "[red]failed[/] ")
+        if self.failures and self.failures[-1].ends_run:
+            self.say(f"The run ended there: {self.total - len(self.inputs)} of {self.total} inputs were not begun.")
+        if retry:
+            self.say(f"To try again only what failed: {retry}")
 
     def _count(self, event: Done) -> None:
         self.done += 1
@@ -115,24 +167,53 @@ class Display:
         self.peak = max(self.peak, event.peak)
         self.clamped += event.clamped
 
-    def _line(self, text: str) -> None:
-        if not self.live and not self.quiet and not self.as_json:
-            self.console.print(escape(text), highlight=False)
-
     def _advance(self, event: Event) -> None:
         seconds = time.monotonic() - self.started
         clipped = f", {event.clipped:.1%} clipped" if isinstance(event, Done) else ""
         self.progress.update(
             self.task,
             completed=max(len(self.inputs) - (event.item.input.kind == "video"), 0),
-            description=escape(f"{event.item.input.path.name}{_frame(event)}{clipped}"),
+            description=escape(one_line(f"{event.item.input.path.name}{_frame(event)}{clipped}")),
             rate=f"{self.megapixels / max(seconds, 1e-6):.2f} MP/s",
         )
 
     def _emit(self, event: dict[str, Any]) -> None:
-        if self.as_json:
+        if not self.as_json:
+            return
+        try:
             sys.stdout.write(json.dumps(event) + "\n")
             sys.stdout.flush()
+        except OSError:  # the reader of the pipe has gone
+            self.as_json = False
+            _silence(sys.stdout.fileno())
+
+    def _print(self, what: str | Table, mark: str = "") -> None:
+        """Markup and control characters in a file's name are only text."""
+        try:
+            self.console.print(mark + escape(one_line(what)) if isinstance(what, str) else what, highlight=False)
+        except (OSError, SystemExit):  # rich leaves when its reader has gone; a run of hours does not
+            self.live, self.quiet = False, True
+            _silence(sys.stderr.fileno())
+
+
+def one_line(text: str) -> str:
+    """Text with its control characters written out, as `\\n`: a name can neither forge a line nor move the cursor."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text.rstrip("\n"))
+
+
+def _open_log(path: Path) -> int:
+    """Appended to, one write a line, so that two runs may share it."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise Ldr2hdrError(f"--log-file {path}: cannot be written ({error.strerror}).") from None
+
+
+def _silence(descriptor: int) -> None:
+    """What is still written there, at the end by Python itself, goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def _frame(event: Event) -> str:

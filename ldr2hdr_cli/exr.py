@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 from collections.abc import Mapping
 from fractions import Fraction
@@ -182,7 +183,8 @@ def frame_attributes(
         "pixelAspectRatio": float(pixel_aspect),
         PREFIX + "version": SOFTWARE.split()[-1],
         PREFIX + "weights": weights_sha256,
-        PREFIX + "source": Path(source).name,
+        # A name on disk need not be UTF-8, and EXR's strings must be.
+        PREFIX + "source": os.fsencode(Path(source).name).decode("utf-8", "backslashreplace"),
         PREFIX + "settings": json.dumps(dict(settings), sort_keys=True, ensure_ascii=False),
     }
     if (interop := color_interop_id(chromaticities)) is not None:

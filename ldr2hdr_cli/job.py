@@ -3,11 +3,13 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -16,6 +18,11 @@ from model.errors import Ldr2hdrError
 
 MANIFEST = "ldr2hdr-manifest.jsonl"
 LOCK = ".ldr2hdr.lock"
+_RESULTS = (".exr", ".hdr", ".preview.png")
+
+
+class RunError(Ldr2hdrError):
+    """A fault after which no other output of the run can succeed."""
 
 
 @dataclass(frozen=True)
@@ -89,16 +96,22 @@ class Item:
 
 
 def plan(inputs: Sequence[Input], out: Path, suffix: str, start_number: int = 1) -> list[Item]:
-    """Every input with its outputs. Raises Ldr2hdrError when two would write one file."""
+    """Every input with its outputs, but for what is itself such an output, where sources and results share a place.
+
+    Raises Ldr2hdrError when two would write one file.
+    """
     items: list[Item] = []
     taken: dict[str, Input] = {}
-    for source in inputs:
+    for source in _without_results(inputs, out):
         place = out / source.relative
         folder = place.parent if source.kind == "still" else place
         item = Item(source, folder, place.name, suffix, start_number)
         # Case-folded: two names that differ in case are one file on macOS and Windows.
         key = str(item.output(0) if source.kind == "still" else folder / "*").casefold()
-        if other := taken.get(key):
+        # A picture clip/clip.000001.jpg would be written over frame 1 of clip.mp4.
+        frame = re.fullmatch(re.escape(place.parent.name) + r"\.\d{6,}", place.name, re.IGNORECASE)
+        rival = str(place.parent / "*").casefold() if source.kind == "still" and frame else key
+        if other := taken.get(key) or taken.get(rival):
             raise Ldr2hdrError(
                 f"{other.path} and {source.path} would both write {item.output(0)}: rename one, or convert them into "
                 "two directories."
@@ -108,47 +121,105 @@ def plan(inputs: Sequence[Input], out: Path, suffix: str, start_number: int = 1)
     return items
 
 
+def _without_results(inputs: Sequence[Input], out: Path) -> list[Input]:
+    """So that `convert photos -o photos` does the same the second time."""
+    made: dict[str, Input] = {}
+    for source in inputs:
+        place = os.path.realpath(out / source.relative)
+        if source.kind == "still":
+            made |= {place + suffix: source for suffix in _RESULTS if made.get(place + suffix) is None}
+        else:
+            made[place] = source
+
+    def is_result(one: Input) -> bool:
+        path = Path(os.path.realpath(one.path))
+        if made.get(str(path), one) is not one:
+            return True
+        frame = re.fullmatch(r"(.*)\.\d{6,}(\.exr|\.hdr|\.preview\.png)", path.name, re.DOTALL)
+        return bool(frame and frame[1] == path.parent.name and str(path.parent) in made)
+
+    return [one for one in inputs if not is_result(one)]
+
+
 @dataclass
 class Manifest:
     """A JSON-lines file beside the outputs: one line for each finished file, appended and flushed.
 
-    A torn last line, which a power cut leaves, is passed over; of two lines about one output the later counts.
+    Lines about an output hold its source (absolute path, size, modified; `source_sha256` where it was asked for), the
+    frame, the digest of the settings, the weights and the output's checksum; a line without an output spells a digest
+    out. A torn line, which a power cut or a full disk leaves, is passed over; of two lines about one output the later
+    counts.
     """
 
     path: Path
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
-    _file: IO[str] | None = None
+    place: tuple[int, int] | None = None  # device and inode of the output directory
+    _file: int | None = None
+    _spelt: set[str] = field(default_factory=set)
 
     @classmethod
     def read(cls, out: Path) -> "Manifest":
         manifest = cls(out / MANIFEST)
-        if manifest.path.exists():
-            for line in manifest.path.read_text("utf-8", errors="replace").splitlines():
-                try:
-                    entry = json.loads(line)
+        try:
+            stat = out.stat()
+            manifest.place = stat.st_dev, stat.st_ino
+            text = manifest.path.read_text("utf-8", errors="replace") if manifest.path.exists() else ""
+        except OSError as error:
+            raise Ldr2hdrError(
+                f"{manifest.path} cannot be read ({error.strerror}): allow reading, or choose another -o."
+            ) from None
+        for line in text.split("\n"):
+            try:
+                entry = json.loads(line)
+                if "output" in entry:
                     manifest.entries[entry["output"]] = entry
-                except (ValueError, KeyError, TypeError):
-                    continue
+                else:
+                    manifest._spelt.add(entry["digest"])
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue
         return manifest
 
-    def add(self, entry: dict[str, Any]) -> None:
-        """Called from one thread only."""
-        self.entries[entry["output"]] = entry
+    def add(self, entry: dict[str, Any], settings: Settings | None = None) -> None:
+        """Called from one thread only. Raises RunError: what cannot be recorded would be made again and again."""
+        self.check_place()
+        lines = ""
+        if settings is not None:
+            entry = {**entry, "settings": settings.digest(), "weights": settings.weights}
+            if settings.digest() not in self._spelt:
+                lines = json.dumps({"digest": settings.digest(), "settings": asdict(settings)}, sort_keys=True) + "\n"
         try:
             if self._file is None:
                 torn = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
-                self._file = self.path.open("a", encoding="utf-8")
-                self._file.write("\n" if torn and self.path.stat().st_size else "")
-            self._file.write(json.dumps(entry, sort_keys=True) + "\n")
-            self._file.flush()
+                self._file = os.open(
+                    self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666
+                )
+                lines = "\n" + lines if torn and self.path.stat().st_size else lines
+            _write(self._file, (lines + json.dumps(entry, sort_keys=True) + "\n").encode())
+            if not self.path.exists():
+                raise FileNotFoundError(0, "it was removed during the run")
         except OSError as error:
-            raise Ldr2hdrError(
-                f"{self.path} cannot be written ({error.strerror}): make space or allow writing."
-            ) from error
+            self.close()  # the next line begins by mending the torn one
+            raise RunError(f"{self.path} cannot be written ({error.strerror}): make space or allow writing.") from error
+        self.entries[entry["output"]] = entry
+        if settings is not None:
+            self._spelt.add(settings.digest())
+
+    def check_place(self) -> None:
+        """Raises RunError when the output directory is no longer the one that was locked: removed, or unmounted.
+
+        Made again under its name it would lie on another disk, or lack what was finished before.
+        """
+        try:
+            stat = self.path.parent.stat()
+            gone = self.place is not None and self.place != (stat.st_dev, stat.st_ino)
+        except OSError:
+            gone = True
+        if gone:
+            raise RunError(f"{self.path.parent} has vanished during the run: bring it back (is its disk mounted?).")
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
+            os.close(self._file)
             self._file = None
 
     def finished(self, output: Path, source: Path, settings: Settings, verify: bool = False) -> bool:
@@ -156,18 +227,47 @@ class Manifest:
 
         verify: compare its checksum too, and not only its size.
         """
+        return self.recorded(output, source, settings) and (not verify or self.verified(output, source))
+
+    def recorded(self, output: Path, source: Path, settings: Settings) -> bool:
+        """Whether the manifest has `output`, in the size it has, from this source as it is now, with these settings."""
         entry = self.entries.get(self.name(output))
-        if entry is None or entry.get("settings") != settings.digest():
+        if entry is None or entry.get("settings") != settings.digest() or entry.get("source") != str(absolute(source)):
             return False
         try:
-            if output.stat().st_size != entry["bytes"] or fingerprint(source) != (entry["size"], entry["modified"]):
+            if output.stat().st_size != entry["bytes"]:
                 return False
-            return not verify or sha256(output) == entry["sha256"]
+            size, modified = fingerprint(source)
+            if size != entry["size"]:
+                return False
+            # A source that was copied or touched is known by its checksum, where the manifest has one.
+            return modified == entry["modified"] or source_sha256(source, size, modified) == entry["source_sha256"]
         except (OSError, KeyError):
+            return False
+
+    def verified(self, output: Path, source: Path) -> bool:
+        """Whether a recorded output, and its source where that has a checksum, still have every byte."""
+        entry = self.entries[self.name(output)]
+        try:
+            if "source_sha256" in entry and source_sha256(source, *fingerprint(source)) != entry["source_sha256"]:
+                return False
+            return sha256(output) == entry.get("sha256")
+        except OSError:
             return False
 
     def name(self, output: Path) -> str:
         return output.relative_to(self.path.parent).as_posix()
+
+
+def _write(file: int, data: bytes) -> None:
+    """All of it: on a disk that fills up the system takes a part, and tells the next time."""
+    while data:
+        data = data[os.write(file, data) :]
+
+
+def absolute(path: Path) -> Path:
+    """Without looking at links: it is kept as it was named."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute keeps `..`
 
 
 def fingerprint(path: Path) -> tuple[int, int]:
@@ -181,6 +281,12 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@lru_cache(maxsize=16)
+def source_sha256(path: Path, _size: int, _modified: int) -> str:
+    """Read once for all the frames of a clip."""
+    return sha256(path)
+
+
 @contextmanager
 def lock(out: Path) -> Iterator[None]:
     """Hold the output directory; a second run into it is refused. The system drops the lock of a killed run."""
@@ -190,10 +296,9 @@ def lock(out: Path) -> Iterator[None]:
         holder.acquire()
     except Timeout:
         raise Ldr2hdrError(f"{out} is in use by another run of ldr2hdr: wait for it, or choose another -o.") from None
-    except OSError as error:
-        raise Ldr2hdrError(
-            f"{out} cannot be written ({error.strerror}): allow writing, or choose another -o."
-        ) from None
+    except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
+        reason = getattr(error, "strerror", None) or str(error)
+        raise Ldr2hdrError(f"{out} cannot be written ({reason}): allow writing, or choose another -o.") from None
     try:
         _sweep(out)
         yield

@@ -4,7 +4,9 @@ A thread decodes ahead into a short queue; the calling thread runs the network; 
 FFmpeg, torch nor OpenEXR holds the interpreter lock while it works.
 """
 
+import errno
 import queue
+import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,12 +16,26 @@ from typing import Any
 
 import numpy as np
 
-from ldr2hdr_cli.job import Item, Manifest, Selection, Settings, fingerprint, sha256
+from ldr2hdr_cli.exr import read_planes
+from ldr2hdr_cli.job import (
+    Item,
+    Manifest,
+    RunError,
+    Selection,
+    Settings,
+    absolute,
+    fingerprint,
+    sha256,
+    source_sha256,
+)
 from ldr2hdr_cli.sources import Frame, Plate, probe, read_frames, read_still
 from model.errors import Ldr2hdrError
 
 Expand = Callable[[np.ndarray], np.ndarray]
 """H×W×3 display-encoded [0, 1] → H×W×3 linear: the network or another operator."""
+
+# After these no other file can be written either: full, over quota, read-only, unplugged.
+_HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENODEV, errno.ESTALE}
 
 
 @dataclass(frozen=True)
@@ -30,6 +46,7 @@ class Work:
     plate: Plate
     frame: Frame
     output: Path
+    stamp: tuple[int, int]  # of the source, before it was read
 
 
 @dataclass(frozen=True)
@@ -48,11 +65,16 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """One input, or the rest of one clip, that could not be converted."""
+    """One input, or the rest of one clip, that could not be converted.
+
+    ends_run: nothing that comes after it can succeed, so the run stops here. cause: what our own code did not foresee.
+    """
 
     item: Item
     message: str
     frame: int | None = None
+    ends_run: bool = False
+    cause: Exception | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +106,7 @@ class Options:
     verify: bool = False
     encoders: int = 2
     max_pixels: int = 2**28
+    max_frames: int = 2**20
     stop: threading.Event = field(default_factory=threading.Event)
 
 
@@ -99,78 +122,151 @@ def run(
     """Convert everything, and tell what became of it, in the order of the inputs.
 
     expand: the operator. write: encodes one frame and returns how many values it clamped. threshold: α, above which a
-    pixel counts as clipped. Ends early, with what is in hand finished, when `options.stop` is set.
+    pixel counts as clipped. Ends early, with what is in hand finished, when `options.stop` is set, or after a failure
+    that no other file can escape (`Failed.ends_run`).
     """
+    encode = _Encoder(write, manifest, threshold, options.verify)
     with ThreadPoolExecutor(options.encoders, "encode") as encoders:
         pending: list[Future[Event]] = []
+
+        def finish() -> Event:
+            event = _finish(pending.pop(0), manifest, settings)
+            if isinstance(event, Failed) and event.ends_run:
+                options.stop.set()
+            return event
+
         for found in _ahead(_decoded(items, manifest, settings, options), options.stop):
-            if isinstance(found, Work):
-                pending.append(_start(found, expand, write, encoders, threshold))
-            else:
-                pending.append(_known(found))
+            pending.append(_start(found, expand, encode, encoders) if isinstance(found, Work) else _known(found))
             # In order, and never more frames in hand than encoders can take.
             while pending and (pending[0].done() or len(pending) > options.encoders + 1):
-                yield _finish(pending.pop(0), manifest, settings)
-        for future in pending:
-            yield _finish(future, manifest, settings)
+                yield finish()
+        while pending:
+            yield finish()
 
 
 def _decoded(
     items: Sequence[Item], manifest: Manifest, settings: Settings, options: Options
 ) -> Iterator[Work | Failed | Skipped | Note]:
     for item in items:
+        stamp: tuple[int, int] | None = None
         try:
-            frames = _still(item, options) if item.input.kind == "still" else _clip(item, manifest, settings, options)
-            yield from _missing(item, frames, manifest, settings, options)
-        except Ldr2hdrError as error:
-            yield Failed(item, str(error))
-        except (OSError, MemoryError) as error:
-            yield Failed(item, f"{item.input.path}: {error or 'not enough memory'}.")
+            stamp = _stamp(item)
+            wanted = _Wanted(item, manifest, settings, options)
+            read = _still if item.input.kind == "still" else _clip
+            yield from read(item, stamp, wanted, options)
+        except Exception as error:  # one damaged file must not end a night's work, whatever a decoder makes of it
+            yield _unreadable(item, stamp, error)
 
 
-def _missing(
-    item: Item, frames: Iterator[Work | Note | Skipped], manifest: Manifest, settings: Settings, options: Options
-) -> Iterator[Work | Skipped | Note]:
-    if item.input.kind == "still" and _finished(item, 0, manifest, settings, options):
-        yield Skipped(item, item.output(0))
-        return
-    for found in frames:
-        if isinstance(found, Work) and _finished(item, found.frame.index, manifest, settings, options):
-            yield Skipped(item, found.output)
+def _unreadable(item: Item, stamp: tuple[int, int] | None, error: Exception) -> Failed:
+    path = item.input.path
+    if stamp is not None and (change := _change(item, stamp)):
+        return Failed(item, change)  # that is why it could not be read
+    if isinstance(error, Ldr2hdrError):
+        return Failed(item, str(error))
+    if isinstance(error, MemoryError):
+        return Failed(item, f"{path} does not fit into memory.")
+    if isinstance(error, OSError):
+        return Failed(item, f"{path} cannot be read ({error.strerror or error}).")
+    return Failed(item, f"{path} cannot be read: {_unforeseen(error)}", cause=error)
+
+
+def _unforeseen(error: Exception) -> str:
+    return f"unexpected {type(error).__name__} ({' '.join(str(error).split())[:300]}); please report it."
+
+
+def _stamp(item: Item) -> tuple[int, int]:
+    """What the source is before it is read. Only plain files: a pipe would be waited for, a device has no end."""
+    path = item.input.path
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise Ldr2hdrError(f"{path} is no plain file but a pipe, a device or a directory; copy it into a file.")
+        return fingerprint(path)
+    except OSError as error:
+        reason = "it is gone, or a link that leads nowhere" if error.errno == errno.ENOENT else error.strerror
+        raise Ldr2hdrError(f"{path} cannot be opened ({reason}).") from None
+
+
+def _change(item: Item, stamp: tuple[int, int]) -> str:
+    """What happened to a source while it was read; empty where nothing did."""
+    try:
+        if fingerprint(item.input.path) == stamp:
+            return ""
+        happened = "changed"
+    except OSError:
+        happened = "disappeared"
+    return f"{item.input.path} {happened} while it was being read; run the same command again when it is complete."
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is there already, and need not be made again."""
+
+    item: Item
+    manifest: Manifest
+    settings: Settings
+    options: Options
+
+    def skipped(self, index: int) -> Iterator[Skipped | Note]:
+        """A Skipped where the output of this frame is finished; a Note where it was, and has rotted."""
+        output, source = self.item.output(index), self.item.input.path
+        if self.options.overwrite or not self.manifest.recorded(output, source, self.settings):
+            return
+        if not self.options.verify or self.manifest.verified(output, source):
+            yield Skipped(self.item, output)
         else:
-            yield found
+            yield Note(self.item, f"{output} or its source no longer has the checksum it had; it is made again.")
 
 
-def _finished(item: Item, index: int, manifest: Manifest, settings: Settings, options: Options) -> bool:
-    if options.overwrite:
-        return False
-    return manifest.finished(item.output(index), item.input.path, settings, options.verify)
-
-
-def _still(item: Item, options: Options) -> Iterator[Work | Note]:
+def _still(item: Item, stamp: tuple[int, int], wanted: _Wanted, options: Options) -> Iterator[Work | Skipped | Note]:
+    for known in wanted.skipped(0):
+        yield known
+        if isinstance(known, Skipped):
+            return
     plate, frame = read_still(item.input.path, max_pixels=options.max_pixels)
+    _unchanged(item, stamp)
     for note in plate.notes:
         yield Note(item, f"{item.input.path}: {note}")
-    yield Work(item, plate, frame, item.output(0))
+    yield Work(item, plate, frame, item.output(0), stamp)
 
 
-def _clip(item: Item, manifest: Manifest, settings: Settings, options: Options) -> Iterator[Work | Note | Skipped]:
-    plate = probe(item.input.path, deinterlace=options.deinterlace)
-    for note in plate.notes:
-        yield Note(item, f"{item.input.path}: {note}")
+def _clip(item: Item, stamp: tuple[int, int], wanted: _Wanted, options: Options) -> Iterator[Work | Skipped | Note]:
+    path = item.input.path
+    plate = probe(path, deinterlace=options.deinterlace, max_pixels=options.max_pixels)
     first, last = options.selection.indices()
     every = options.selection.every
-    # What stands finished at the front of the clip need not be decoded again.
-    while (last is None or first <= last) and _finished(item, first, manifest, settings, options):
-        yield Skipped(item, item.output(first))
+    if (plate.frame_count or 0) > options.max_frames:
+        raise _too_long(path, options.max_frames)
+    for note in plate.notes:
+        yield Note(item, f"{path}: {note}")
+    # What stands finished at the front of the clip need not be decoded again. Where the clip ends is left to the
+    # decoder, because containers promise more frames than there are, or fewer.
+    while last is None or first <= last:
+        known = list(wanted.skipped(first))
+        yield from known
+        if not any(isinstance(one, Skipped) for one in known):
+            break
         first += every
-        if plate.frame_count is not None and first >= plate.frame_count:
-            last = first - 1
-    if last is not None and first > last:
+    else:
         return
-    frames = read_frames(item.input.path, first=first, last=last, every=every, deinterlace=options.deinterlace)
-    for frame in frames:
-        yield Work(item, plate, frame, item.output(frame.index))
+    checked = first  # its note, if any, has been given
+    for frame in read_frames(path, first=first, last=last, every=every, deinterlace=options.deinterlace):
+        _unchanged(item, stamp)
+        if frame.index >= options.max_frames:
+            raise _too_long(path, options.max_frames)
+        known = list(wanted.skipped(frame.index)) if frame.index != checked else []
+        yield from known
+        if not any(isinstance(one, Skipped) for one in known):
+            yield Work(item, plate, frame, item.output(frame.index), stamp)
+
+
+def _unchanged(item: Item, stamp: tuple[int, int]) -> None:
+    if change := _change(item, stamp):
+        raise Ldr2hdrError(change)
+
+
+def _too_long(path: Path, most: int) -> Ldr2hdrError:
+    return Ldr2hdrError(f"{path} has more frames than the {most} allowed; raise --max-frames if it is meant.")
 
 
 def _ahead(source: Iterator[Any], stop: threading.Event, depth: int = 2) -> Iterator[Any]:
@@ -213,45 +309,74 @@ def _ahead(source: Iterator[Any], stop: threading.Event, depth: int = 2) -> Iter
             yield thing
     finally:
         gone.set()
-        thread.join(timeout=5)
+        thread.join()  # a decoder that is left running would be torn down in the middle when Python ends
 
 
-def _start(
-    work: Work, expand: Expand, write: Callable[[Work, np.ndarray], int], encoders: ThreadPoolExecutor, threshold: float
-) -> "Future[Event]":
+def _start(work: Work, expand: Expand, encode: "_Encoder", encoders: ThreadPoolExecutor) -> "Future[Event]":
     """Run the network here, and leave the encoding to a thread."""
+    path = work.item.input.path
     try:
         hdr = expand(work.frame.pixels)
     except Ldr2hdrError as error:
         return _known(_failed(work, str(error)))
     except (MemoryError, RuntimeError) as error:
-        return _known(
-            _failed(work, f"{work.item.input.path}: the network could not run ({error}); try --memory or --tile.")
-        )
-    return encoders.submit(_encode, work, hdr, write, threshold)
+        reason = str(error).splitlines()[0] if str(error) else "not enough memory"
+        if _device_lost(error):
+            message = f"{path}: the GPU is lost or in a fault ({reason}); --device cpu goes on without it."
+            return _known(_failed(work, message, ends_run=True))
+        return _known(_failed(work, f"{path}: the network could not run ({reason}); try --memory or --tile."))
+    except Exception as error:  # one strange picture must not end a night's work
+        return _known(_failed(work, f"{path}: the network failed: {_unforeseen(error)}", cause=error))
+    return encoders.submit(encode, work, hdr)
 
 
-def _encode(work: Work, hdr: np.ndarray, write: Callable[[Work, np.ndarray], int], threshold: float) -> Event:
-    height, width = hdr.shape[:2]
-    try:
-        work.output.parent.mkdir(parents=True, exist_ok=True)
-        clamped = write(work, hdr)
-        entry = _entry(work)
-    except Ldr2hdrError as error:
-        return _failed(work, str(error))
-    except OSError as error:
-        return _failed(
-            work, f"{work.output} cannot be written ({error.strerror}): allow writing, or choose another -o."
-        )
-    clipped = float(np.any(work.frame.pixels > threshold, axis=2).mean())
-    return Done(work.item, work.output, _number(work), height * width / 1e6, clipped, float(hdr.max()), clamped, entry)
+def _device_lost(error: Exception) -> bool:
+    """CUDA's errors are sticky: after one, but for a lack of memory, nothing runs in this process any more."""
+    text = str(error)
+    return "out of memory" not in text and any(
+        sign in text for sign in ("CUDA error", "CUDNN_STATUS", "cuDNN error", "CUBLAS_STATUS", "device-side assert")
+    )
 
 
-def _entry(work: Work) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Encoder:
+    """Writes one frame, in a thread."""
+
+    write: Callable[[Work, np.ndarray], int]
+    manifest: Manifest
+    threshold: float
+    verify: bool
+
+    def __call__(self, work: Work, hdr: np.ndarray) -> Event:
+        try:
+            self.manifest.check_place()
+            work.output.parent.mkdir(parents=True, exist_ok=True)
+            clamped = self.write(work, hdr)
+            if self.verify and work.output.suffix == ".exr":
+                read_planes(work.output)
+            entry = _entry(work, self.verify)
+        except Ldr2hdrError as error:
+            return _failed(work, str(error), ends_run=_hopeless(error))
+        except OSError as error:
+            message = f"{work.output} cannot be written ({error.strerror}): allow writing, or choose another -o."
+            return _failed(work, message, ends_run=_hopeless(error))
+        except Exception as error:
+            return _failed(work, f"{work.output} cannot be written: {_unforeseen(error)}", cause=error)
+        clipped = float(np.any(work.frame.pixels > self.threshold, axis=2).mean())
+        megapixels = hdr.shape[0] * hdr.shape[1] / 1e6
+        return Done(work.item, work.output, _number(work), megapixels, clipped, float(hdr.max()), clamped, entry)
+
+
+def _hopeless(error: Exception) -> bool:
+    cause = error if isinstance(error, OSError) else error.__cause__
+    return isinstance(error, RunError) or (isinstance(cause, OSError) and cause.errno in _HOPELESS)
+
+
+def _entry(work: Work, verify: bool) -> dict[str, Any]:
     """What the manifest keeps of a finished file."""
-    size, modified = fingerprint(work.item.input.path)
-    return {
-        "source": str(work.item.input.path),
+    size, modified = work.stamp
+    entry = {
+        "source": str(absolute(work.item.input.path)),
         "size": size,
         "modified": modified,
         "frame": _number(work),
@@ -259,14 +384,19 @@ def _entry(work: Work) -> dict[str, Any]:
         "bytes": work.output.stat().st_size,
         "sha256": sha256(work.output),
     }
+    if verify:
+        digest = source_sha256(work.item.input.path, size, modified)
+        if not _change(work.item, work.stamp):  # or it would be that of other pixels
+            entry["source_sha256"] = digest
+    return entry
 
 
 def _number(work: Work) -> int | None:
     return work.item.input.number if work.item.input.kind == "still" else work.item.start_number + work.frame.index
 
 
-def _failed(work: Work, message: str) -> Failed:
-    return Failed(work.item, message, _number(work))
+def _failed(work: Work, message: str, **why: Any) -> Failed:
+    return Failed(work.item, message, _number(work), **why)
 
 
 def _known(event: Event) -> "Future[Event]":
@@ -278,5 +408,8 @@ def _known(event: Event) -> "Future[Event]":
 def _finish(future: "Future[Event]", manifest: Manifest, settings: Settings) -> Event:
     event = future.result()
     if isinstance(event, Done):
-        manifest.add({"output": manifest.name(event.output), **event.entry, "settings": settings.digest()})
+        try:
+            manifest.add({"output": manifest.name(event.output), **event.entry}, settings)
+        except RunError as error:
+            return Failed(event.item, str(error), event.frame, ends_run=True)
     return event

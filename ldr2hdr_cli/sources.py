@@ -55,8 +55,11 @@ def find_inputs(patterns: Sequence[str], *, recursive: bool = False) -> list[Inp
     """
     found: dict[str, Input] = {}
     for pattern in patterns:
-        for one in _expand(str(pattern), recursive):
-            found.setdefault(os.path.realpath(one.path), one)
+        try:
+            for one in _expand(str(pattern), recursive):
+                found.setdefault(os.path.realpath(one.path), one)
+        except OSError as error:  # a name that is too long, a directory that may not be entered
+            raise Ldr2hdrError(f"{pattern}: cannot be looked up ({error.strerror}).") from None
     return list(found.values())
 
 
@@ -77,18 +80,37 @@ def _expand(pattern: str, recursive: bool) -> Iterator[Input]:
     if path.is_dir():
         yield from _directory(path, recursive)
     elif path.exists():
-        yield Input(path, _kind(path), PurePath(path.stem))
+        yield Input(path, _kind(path), _place(path))
     elif re.search(r"%0?\d*d|#+", path.name):
         yield from _sequence(path)
     elif glob.has_magic(pattern):
-        names = sorted(glob.glob(pattern, recursive=True), key=_natural)  # noqa: PTH207 - absolute ones too
+        names = sorted(_matches(pattern), key=_natural)
         paths = [Path(name) for name in names if Path(name).is_file() and _known(Path(name))]
         if not paths:
             raise Ldr2hdrError(f"{pattern}: no picture or clip has such a name.")
         for path in paths:
-            yield Input(path, _kind(path), PurePath(path.stem))
+            yield Input(path, _kind(path), _place(path))
     else:
         raise Ldr2hdrError(f"{pattern}: there is no such file or directory.")
+
+
+def _matches(pattern: str) -> set[str]:
+    """As `glob.glob`, but `**` does not follow links: two that loop have more paths than can be walked."""
+    parts = PurePath(pattern).parts
+    if "**" not in parts:
+        return set(glob.glob(pattern))  # noqa: PTH207 - absolute ones too
+    at = parts.index("**")
+    found: set[str] = set()
+    for base in glob.glob(str(PurePath(*parts[:at]))) if at else ["."]:  # noqa: PTH207
+        for folder, folders, _ in os.walk(base):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            found |= _matches(str(PurePath(glob.escape(folder), *(parts[at + 1 :] or ["*"]))))
+    return found
+
+
+def _place(path: Path) -> PurePath:
+    """Its name without the suffix; the whole of a name such as `..jpg`, whose stem would lead elsewhere."""
+    return PurePath(path.stem if path.stem.strip(".") else path.name)
 
 
 def _directory(folder: Path, recursive: bool) -> Iterator[Input]:
@@ -96,12 +118,13 @@ def _directory(folder: Path, recursive: bool) -> Iterator[Input]:
     for parent, folders, names in os.walk(folder, onerror=_cannot_list):  # links are not followed: they may loop
         folders[:] = sorted((f for f in folders if not f.startswith(".")), key=_natural) if recursive else []
         paths += [Path(parent) / name for name in sorted(names, key=_natural) if not name.startswith(".")]
-    pictures = [path for path in paths if _known(path) and path.is_file()]
+    # A link that leads nowhere, or in circles, is kept: it fails by itself, named, instead of being passed over.
+    pictures = [path for path in paths if _known(path) and (path.is_file() or path.is_symlink())]
     if not pictures:
         hint = "" if recursive else "; --recursive looks into subdirectories"
         raise Ldr2hdrError(f"{folder}: no picture or clip in this directory{hint}.")
     for path in pictures:
-        yield Input(path, _kind(path), path.relative_to(folder).with_name(path.stem))
+        yield Input(path, _kind(path), path.relative_to(folder).parent / _place(path))
 
 
 def _cannot_list(error: OSError) -> None:
@@ -122,7 +145,7 @@ def _sequence(pattern: Path) -> Iterator[Input]:
         raise Ldr2hdrError(f"{pattern}: no file of this sequence is there.")
     for number, name in numbered:
         path = pattern.parent / name
-        yield Input(path, _kind(path), PurePath(path.stem), number, pattern.name)
+        yield Input(path, _kind(path), _place(path), number, pattern.name)
 
 
 def _known(path: Path) -> bool:
