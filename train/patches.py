@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,7 @@ from train.panorama import is_panorama, perspective, random_direction
 from train.pictures import PictureError, find_pictures, make_folder, read_hdr
 
 SIGMA_COLOUR, SIGMA_SPACE = 100.0, 10.0  # of algorithm 1's bilateral filter
+RADIUS = round(1.5 * SIGMA_SPACE)  # of its window, a disc, as OpenCV has it
 TEXTURED = 0.85
 """The paper's threshold. It holds for its own pictures, at their resolution and scale; it is a setting."""
 
@@ -32,9 +34,48 @@ def texture_score(hdr: np.ndarray, mask: np.ndarray) -> float:
     """
     grey = cv2.cvtColor(np.ascontiguousarray(hdr, np.float32), cv2.COLOR_RGB2GRAY)
     log = np.log1p(grey)
-    detail = log - cv2.bilateralFilter(log, -1, SIGMA_COLOUR, SIGMA_SPACE)
+    detail = log - bilateral(log)
     gradient = np.abs(cv2.Sobel(detail, cv2.CV_32F, 1, 0)) + np.abs(cv2.Sobel(detail, cv2.CV_32F, 0, 1))
-    return float((gradient * (1 - mask.mean(axis=2))).mean())
+    clipped = 1 - cv2.transform(np.ascontiguousarray(mask, np.float32), np.full((1, 3), 1 / 3, np.float32))
+    return float((gradient * clipped).mean(dtype=np.float64))
+
+
+def bilateral(log: np.ndarray) -> np.ndarray:
+    """cv2.bilateralFilter(log, -1, σ_c, σ_s), equal to about 1e-5 and twenty times as fast. float32 H×W, L = log(I+1).
+
+    A neighbour q of p has the weight G·exp(−(L_p − L_q)²/2σ_c²), G a Gaussian cut off at a radius of 1.5 σ_s. What
+    of it depends on p alone cancels out; e_q = exp(−L_q²/2σ_c²) depends on q alone; and exp(y), y = L_p·L_q/σ_c², is
+    1 + y + y²/2 to under 1e-6, since σ_c is far above any range of L. So the sums over neighbours are those of
+    e_q·L_q^k, k from 0 to 3, convolved with G, which goes through Fourier space, two real pictures to a complex one.
+    """
+    middle = (float(log.min()) + float(log.max())) / 2
+    values = log - np.float32(middle)
+    height, width = log.shape
+    size = cv2.getOptimalDFTSize(height + 2 * RADIUS), cv2.getOptimalDFTSize(width + 2 * RADIUS)
+    bottom, right = size[0] - height - RADIUS, size[1] - width - RADIUS
+    around = cv2.copyMakeBorder(values, RADIUS, bottom, RADIUS, right, cv2.BORDER_REFLECT_101)
+    own = np.exp(around * around * np.float32(-0.5 / SIGMA_COLOUR**2))
+    first = cv2.merge([own, own * around])
+    spectrum = _gaussian_spectrum(*size)
+    sums: list[np.ndarray] = []
+    for pair in (first, first * (around * around)[..., None]):
+        smooth = cv2.idft(cv2.dft(pair) * spectrum, flags=cv2.DFT_SCALE)
+        sums += cv2.split(smooth[RADIUS : RADIUS + height, RADIUS : RADIUS + width])
+    slope = values * np.float32(1 / SIGMA_COLOUR**2)
+    above = sums[1] + slope * (sums[2] + slope * sums[3] / 2)
+    below = sums[0] + slope * (sums[1] + slope * sums[2] / 2)
+    return above / below + np.float32(middle)
+
+
+@lru_cache(maxsize=8)
+def _gaussian_spectrum(height: int, width: int) -> np.ndarray:
+    """The spectrum of the filter's Gaussian around (0, 0), real since it is even: float32 (height, width, 1)."""
+    y, x = np.ogrid[-RADIUS : RADIUS + 1, -RADIUS : RADIUS + 1]
+    kernel = np.exp(-(x * x + y * y) / (2 * SIGMA_SPACE**2)) * (x * x + y * y <= RADIUS**2)
+    whole = np.zeros((height, width))
+    whole[: 2 * RADIUS + 1, : 2 * RADIUS + 1] = kernel / kernel.sum()
+    whole = np.roll(whole, (-RADIUS, -RADIUS), (0, 1))
+    return np.fft.fft2(whole).real.astype(np.float32)[..., None]
 
 
 def has_saturation(mask: np.ndarray) -> bool:
@@ -79,12 +120,17 @@ def scenes_split(
     return [path for path in paths if scene(path) not in held_out], validation
 
 
+def shows_all_around(scene: np.ndarray, panorama: str) -> bool:
+    """Whether views are to be cut: panorama "auto" (2:1 pictures are panoramas), "yes", "no"."""
+    return panorama == "yes" or (panorama == "auto" and is_panorama(scene.shape))
+
+
 def cut(scene: np.ndarray, rng: np.random.Generator, size: int, config: CameraConfig, panorama: str) -> np.ndarray:
     """A patch of size×size: a view of a panorama, or a crop of a flat picture, mirrored half the time.
 
     panorama: "auto" (2:1 pictures are panoramas), "yes", "no".
     """
-    if panorama == "yes" or (panorama == "auto" and is_panorama(scene.shape)):
+    if shows_all_around(scene, panorama):
         yaw, pitch, roll = random_direction(rng, config.pitch_max, config.roll_max)
         patch = perspective(scene, yaw, pitch, roll, float(rng.uniform(config.fov_low, config.fov_high)), (size, size))
     else:

@@ -1,6 +1,7 @@
 """`ldr2hdr train` as a subprocess: how it ends, what it says of bad input, what it leaves behind."""
 
 import csv
+import hashlib
 import multiprocessing
 import os
 import signal
@@ -16,7 +17,8 @@ import pytest
 import torch
 
 from ldr2hdr_cli.app import main
-from model import load_network
+from ldr2hdr_cli.exr import read_exr
+from model import Reconstructor, load_network
 from model.errors import Ldr2hdrError
 from train.config import make_settings
 from train.datasets import InpaintingDataset
@@ -108,6 +110,27 @@ def test_two_processes_step_as_one_with_the_doubled_batch(photos, tmp_path, trai
 def losses(run: Path) -> list[float]:
     with (run / "log.csv").open(newline="") as file:
         return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+def test_patches_train_and_what_is_trained_converts_a_photograph(hdrs, photos, tmp_path, train):
+    assert train("patches", "--hdr", hdrs, "--out", tmp_path / "store", "--size", 32, "--threshold", 0)[0] == 0
+    status, said = train("finetune", "--hdr", tmp_path / "store", "--out", tmp_path / "run", *TINY, *ONE_STEP)
+    assert status == 0 and "Patches of 2 pictures to train on, of 1 held out" in said, said
+    weights = tmp_path / "run" / "best.safetensors"
+    photo = np.full((24, 24, 3), 90, np.uint8)
+    photo[8:16, 8:16] = 255
+    cv2.imwrite(str(tmp_path / "photo.png"), photo)
+    convert = [sys.executable, "-m", "ldr2hdr_cli.app", "convert", tmp_path / "photo.png", "-o", tmp_path / "out"]
+    done = subprocess.run(
+        [*map(str, convert), "--weights", str(weights), "--float"],
+        capture_output=True, text=True, timeout=120, env=ENVIRONMENT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    pixels, _, attributes = read_exr(tmp_path / "out" / "photo.exr")
+    assert attributes["ldr2hdr/weights"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    wanted = Reconstructor(load_network(weights), device="cpu").reconstruct(np.float32(photo) / 255)
+    assert np.allclose(pixels, wanted, rtol=1e-4, atol=1e-5)
+    assert np.abs(pixels[8:16, 8:16] - 1).max() > 0.01  # the network has answered
 
 
 # -- bad input: one sentence, status 2, before the first step ---------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,8 +10,8 @@ from hypothesis import strategies as st
 
 from train.camera import CameraConfig, camera_curve, expose, inverse_camera_curve, photograph
 from train.holes import binary_mask, irregular_hole
-from train.panorama import is_panorama, perspective
-from train.patches import scene_of, scenes_split, texture_score
+from train.panorama import focal_length, is_panorama, perspective, reduced
+from train.patches import bilateral, scene_of, scenes_split, texture_score
 
 
 @given(st.integers(0, 2**32), st.floats(0.05, 0.6))
@@ -67,6 +68,42 @@ def test_texture_scores_above_a_smooth_highlight_of_the_same_brightness():
     smooth[16:48, 16:48] = 3.0
     textured[16:48, 16:48] = 3.0 + rng.uniform(-2, 2, (32, 32, 1))
     assert texture_score(textured, mask) > 2 * texture_score(smooth, mask) > 0
+
+
+def test_the_texture_score_is_the_formula_of_the_paper_taken_literally():
+    rng = np.random.default_rng(2)
+    for height, width, brightness in ((64, 48, 1), (37, 90, 3), (12, 9, 2), (80, 80, 5)):
+        hdr = np.exp(brightness * rng.normal(0, 1, (height, width, 3))).astype(np.float32)
+        hdr[:, : width // 2] = cv2.GaussianBlur(hdr[:, : width // 2], (0, 0), 4)
+        mask = np.clip(1.2 - hdr / 2, 0, 1)
+        log = np.log(cv2.cvtColor(hdr, cv2.COLOR_RGB2GRAY) + 1)
+        detail = log - cv2.bilateralFilter(log, -1, 100.0, 10.0)
+        across, down = cv2.Sobel(detail, cv2.CV_32F, 1, 0, ksize=3), cv2.Sobel(detail, cv2.CV_32F, 0, 1, ksize=3)
+        literal = np.mean((np.abs(across) + np.abs(down)) * (1 - mask.mean(axis=2)))
+        assert texture_score(hdr, mask) == pytest.approx(literal, rel=1e-4, abs=1e-6)
+
+
+def test_the_bilateral_filter_is_the_sum_over_a_disc_of_neighbours():
+    """Spelled out neighbour by neighbour, at the greatest range that a log picture can have."""
+    log = np.random.default_rng(3).uniform(0, 14, (40, 36)).astype(np.float32)
+    around = np.pad(log.astype(float), 15, mode="reflect")
+    above, below = np.zeros(log.shape), np.zeros(log.shape)
+    for y, x in np.argwhere(np.ones((31, 31))) - 15:
+        if x * x + y * y <= 15 * 15:
+            other = around[15 + y : 15 + y + 40, 15 + x : 15 + x + 36]
+            weight = np.exp(-(x * x + y * y) / 200) * np.exp(-((other - log) ** 2) / 20000)
+            above, below = above + weight * other, below + weight
+    assert np.abs(bilateral(log) - above / below).max() < 2e-5
+
+
+def test_a_large_panorama_kept_small_shows_the_same_views():
+    panorama = cv2.GaussianBlur(np.random.default_rng(4).uniform(0, 9, (258, 516, 3)).astype(np.float32), (0, 0), 2)
+    kept = reduced(panorama, focal_length(32, 50))
+    assert is_panorama(kept.shape) and kept.size < panorama.size
+    for fov in (50, 75, 100):
+        assert np.array_equal(
+            perspective(kept, 170, 20, 5, fov, (32, 32)), perspective(panorama, 170, 20, 5, fov, (32, 32))
+        )
 
 
 def test_twins_stay_on_one_side_of_the_split():

@@ -1,0 +1,134 @@
+"""Patches cut beforehand: what is stored, what the index says of it, and what is made of it in training."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import OpenEXR
+import pytest
+
+from model import exposure_mask
+from model.errors import Ldr2hdrError
+from train.camera import CameraConfig, camera_curve
+from train.datasets import HDRDataset, PatchDataset, is_store
+from train.patches import choose, cut_patches, read_index, scenes_split
+
+PLAIN = CameraConfig(n_std=0, sigma_std=0, hue_std=0, saturation_std=0, noise_max=0, jpeg_probability=0)
+TINTS = {"amber_01": (4, 2, 1), "amber_02": (4, 2, 1), "moss": (1, 3, 1), "slate": (1, 2, 5)}
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> Path:
+    """Four pictures of three scenes, told apart by their tint, rough on the left and smooth on the right."""
+    folder = tmp_path_factory.mktemp("scenes")
+    rows, columns = np.mgrid[:96, :120] / 96
+    for seed, (name, tint) in enumerate(TINTS.items()):
+        rough = np.random.default_rng(seed).normal(0, 1, (96, 120)) * (columns < 0.6)
+        light = np.exp(2 * np.sin(5 * rows) * np.cos(4 * columns) + rough)
+        picture = (light[..., None] * np.array(tint)).astype(np.float32)
+        OpenEXR.File({"type": OpenEXR.scanlineimage}, {"RGB": picture}).write(str(folder / f"{name}.exr"))
+    return folder
+
+
+def cut(scenes: Path, out: Path, **how):
+    return cut_patches([scenes], out, **{"per_scene": 6, "size": 32, "threshold": 0.0, "config": PLAIN, **how})
+
+
+def tint_of(patch: np.ndarray) -> np.ndarray:
+    """Colour of an H×W×3 patch, its channels' sum 1."""
+    total = patch.reshape(-1, 3).astype(np.float64).sum(0)
+    return total / total.sum()
+
+
+def test_the_index_tells_where_every_patch_comes_from_and_the_arrays_hold_it(scenes, tmp_path):
+    summary = cut(scenes, tmp_path)
+    entries = [json.loads(line) for line in (tmp_path / "index.jsonl").read_text().splitlines()]
+    assert entries == read_index(tmp_path) and is_store(tmp_path) and not is_store(scenes)
+    assert (summary.kept, summary.scenes, summary.untextured, summary.unsaturated) == (24, 4, 0, 0)
+    assert len(entries) == 24 == len({(entry["file"], entry["row"]) for entry in entries})
+    for entry in entries:
+        patch = np.load(tmp_path / entry["file"])[entry["row"]]
+        name = Path(entry["source"]).stem
+        assert patch.shape == (32, 32, 3) and patch.dtype == np.float16
+        assert np.median(patch) == pytest.approx(0.18, rel=2e-3)
+        assert np.allclose(tint_of(patch), np.array(TINTS[name]) / sum(TINTS[name]), atol=2e-3)
+        assert entry["scene"] == name.split("_")[0]
+    assert not list(tmp_path.glob(".*"))  # no half-written file is left
+
+
+def test_a_threshold_drops_just_the_patches_that_score_below_it(scenes, tmp_path):
+    cut(scenes, tmp_path / "all")
+    scores = [(entry["source"], entry["score"]) for entry in read_index(tmp_path / "all")]
+    middle = float(np.median([score for _, score in scores]))
+    summary = cut(scenes, tmp_path / "textured", threshold=middle)
+    wanted = [pair for pair in scores if pair[1] >= middle]
+    assert [(entry["source"], entry["score"]) for entry in read_index(tmp_path / "textured")] == wanted
+    assert summary.kept == len(wanted) and summary.untextured == 24 - len(wanted) > 0
+    with pytest.raises(Ldr2hdrError, match="no patch was kept"):
+        cut(scenes, tmp_path / "none", threshold=1e9)
+
+
+def test_patches_with_nothing_clipped_are_dropped(scenes, tmp_path):
+    dim = CameraConfig(mild_probability=1, mild_low=-12, mild_high=-10)
+    with pytest.raises(Ldr2hdrError, match="24 with nothing clipped"):
+        cut(scenes, tmp_path, config=dim)
+
+
+def test_excluded_pictures_leave_no_patch(scenes, tmp_path):
+    summary = cut(scenes, tmp_path, exclude=lambda path: path.stem.startswith("amber"))
+    assert summary.scenes == 2 and {entry["scene"] for entry in read_index(tmp_path)} == {"moss", "slate"}
+
+
+def test_cutting_again_cuts_the_same(scenes, tmp_path):
+    for name in "ab":
+        cut(scenes, tmp_path / name)
+    files = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in "ab"]
+    assert files[0] == files[1]
+    assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in files[0])
+
+
+def test_validation_gets_whole_scenes_of_a_store(scenes, tmp_path):
+    cut(scenes, tmp_path)
+    sources = sorted({Path(entry["source"]) for entry in read_index(tmp_path)})
+    for seed in range(6):
+        training, validation = (
+            PatchDataset(tmp_path, 32, 0, PLAIN, sources=set(part)) for part in scenes_split(sources, 0.3, seed)
+        )
+        seen = [{hue_of(dataset[i]) for i in range(40)} for dataset in (training, validation)]
+        assert len(seen[0]) == 2 and len(seen[1]) == 1 and not seen[0] & seen[1]
+
+
+def hue_of(sample: dict) -> int:
+    """The brightest channel, which tells the three scenes apart."""
+    return int(sample["truth"].sum((1, 2)).argmax())
+
+
+def test_a_sample_is_a_function_of_seed_and_number_and_fits_together(scenes, tmp_path):
+    cut(scenes, tmp_path)
+    stored = [PatchDataset(tmp_path, 16, seed, PLAIN) for seed in (3, 3, 4)]
+    fresh = [HDRDataset(sorted(scenes.glob("*.exr")), 16, seed, PLAIN) for seed in (3, 3, 4)]
+    for one, same, other in (stored, fresh):
+        assert all(one[9][name].equal(same[9][name]) for name in ("ldr", "mask", "truth"))
+        assert not one[9]["truth"].equal(other[9]["truth"]) and not one[9]["truth"].equal(one[10]["truth"])
+        for index in (0, 7, 1 << 40):
+            ldr, mask, truth = (one[index][name].numpy() for name in ("ldr", "mask", "truth"))
+            assert ldr.shape == mask.shape == truth.shape == (3, 16, 16)
+            assert np.array_equal(mask, exposure_mask(ldr, 0.96))
+            assert (mask < 1).any() and truth.max() > 1  # something is clipped, and the truth goes on above
+            seen = camera_curve(np.minimum(truth, 1), PLAIN.n_mean, PLAIN.sigma_mean)
+            assert np.abs(ldr - seen).max() <= 0.5 / 255 + 1e-6
+
+
+def test_sampling_prefers_texture():
+    """A picture smooth on one half and rough on the other: what is chosen is rougher than what is drawn."""
+    rows, columns = np.mgrid[:64, :256] / 64
+    light = np.exp(2 * np.sin(3 * rows) * np.cos(3 * columns))
+    light[:, 128:] *= np.exp(np.random.default_rng(0).normal(0, 0.5, (64, 128)))
+    picture = np.repeat(light[..., None], 3, 2).astype(np.float32)
+
+    def roughness(sampling: bool) -> float:
+        draws = (np.random.default_rng(i) for i in range(40))
+        chosen = [choose(picture, rng, 32, PLAIN, panorama="no", sampling=sampling)[0] for rng in draws]
+        return float(np.mean([np.abs(np.diff(np.log(patch), axis=1)).mean() for patch in chosen]))
+
+    assert roughness(True) > 1.3 * roughness(False)
