@@ -205,9 +205,9 @@ def _coding(context: Any, frame: Any) -> tuple[_Coding, list[str]]:
     """Matrix, range and depth, and a note for each that the stream does not name."""
     notes: list[str] = []
     bits = max(component.bits for component in frame.format.components)
-    if frame.format.is_rgb:
+    if _is_rgb(frame.format):
         return _Coding(0, True, bits), notes
-    grey = frame.format.name.startswith("gray")
+    grey = _is_grey(frame.format)
     matrix = _tag(context.colorspace, frame.colorspace)
     if matrix == 10:  # constant luminance; FFmpeg itself treats it as the other
         matrix = 9
@@ -243,7 +243,7 @@ def _frame(plate: Plate, frame: Any, index: int, stream: Any) -> Frame:
 
 def _rgb(frame: Any, coding: _Coding) -> np.ndarray:
     """float32 H×W×3 in [0, 1]: chroma brought to full resolution by swscale, the matrix applied here in float."""
-    if frame.format.is_rgb:
+    if _is_rgb(frame.format):
         deep = coding.bits > 8
         codes = frame.reformat(format="rgb48le" if deep else "rgb24").to_ndarray()
         return codes.astype(np.float32) / np.float32(65535 if deep else 255)
@@ -257,7 +257,7 @@ def _rgb(frame: Any, coding: _Coding) -> np.ndarray:
         luma, chroma, black = scale, scale, 0.0
     else:
         luma, chroma, black = 1 / (219 * 256), 1 / (224 * 256), 16 * 256.0
-    if frame.format.name.startswith("gray"):
+    if _is_grey(frame.format):
         grey = (codes[..., 0].astype(np.float32) - np.float32(black)) * np.float32(luma)
         return np.clip(np.repeat(grey[..., None], 3, 2), 0, 1)
     _, red, blue = _LUMA[coding.matrix]
@@ -275,16 +275,27 @@ def _rgb(frame: Any, coding: _Coding) -> np.ndarray:
     return np.clip(rgb, 0, 1, out=rgb)
 
 
+def _is_rgb(form: Any) -> bool:
+    return form.is_rgb or form.has_palette
+
+
+def _is_grey(form: Any) -> bool:
+    return sum(not component.is_alpha for component in form.components) == 1 and not _is_rgb(form)
+
+
 def _has_alpha(frame: Any) -> bool:
     return any(component.is_alpha for component in frame.format.components)
 
 
 def _alpha(frame: Any) -> np.ndarray:
     """float32 H×W in [0, 1]; the alpha of video is in full range."""
+    deep = frame.format.components[-1].bits > 8
     if frame.format.is_rgb:
-        deep = frame.format.components[0].bits > 8
         codes = frame.reformat(format="rgba64le" if deep else "rgba").to_ndarray()[..., 3]
         return codes.astype(np.float32) / np.float32(65535 if deep else 255)
+    if len(frame.planes) < 4:  # interleaved
+        frame = frame.reformat(format="yuva444p16le" if deep else "yuva444p")
+    # The plane itself: swscale would scale some depths to 65535 and others to less.
     plane, bits = frame.planes[3], frame.format.components[3].bits
     kind = np.dtype("<u2") if bits > 8 else np.dtype("u1")
     rows = np.frombuffer(plane, kind).reshape(plane.height, plane.line_size // kind.itemsize)
@@ -313,8 +324,8 @@ def _turned(picture: np.ndarray, frame: Any) -> np.ndarray:
 
 
 def _timecode(container: Any) -> str | None:
-    holders = [*container.streams, container]
-    return next((holder.metadata["timecode"] for holder in holders if "timecode" in holder.metadata), None)
+    tags = (tag for holder in (*container.streams, container) for tag in holder.metadata.items())
+    return next((value for name, value in tags if name.lower() == "timecode"), None)  # Matroska says TIMECODE
 
 
 def _check_size(path: Path, width: int, height: int, most: int) -> None:
