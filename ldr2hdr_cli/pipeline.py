@@ -155,7 +155,7 @@ def _still(item: Item, options: Options) -> Iterator[Work | Note]:
 
 
 def _clip(item: Item, manifest: Manifest, settings: Settings, options: Options) -> Iterator[Work | Note | Skipped]:
-    plate = probe(item.input.path, deinterlace=options.deinterlace)
+    plate = probe(item.input.path, deinterlace=options.deinterlace, max_pixels=options.max_pixels)
     for note in plate.notes:
         yield Note(item, f"{item.input.path}: {note}")
     first, last = options.selection.indices()
@@ -168,7 +168,15 @@ def _clip(item: Item, manifest: Manifest, settings: Settings, options: Options) 
             last = first - 1
     if last is not None and first > last:
         return
-    frames = read_frames(item.input.path, first=first, last=last, every=every, deinterlace=options.deinterlace)
+    frames = read_frames(
+        item.input.path,
+        first=first,
+        last=last,
+        every=every,
+        deinterlace=options.deinterlace,
+        max_pixels=options.max_pixels,
+        start_number=item.start_number,
+    )
     for frame in frames:
         yield Work(item, plate, frame, item.output(frame.index))
 

@@ -1,9 +1,14 @@
 """Clips as people have them: depth, range, turned, anamorphic, variable rate, interlaced, with alpha, damaged."""
 
+import io
+import re
+import struct
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from ldr2hdr_cli.plate import REC709, REC2020
 from ldr2hdr_cli.sources import probe, read_frames
@@ -272,3 +277,189 @@ def test_deinterlacing_gives_the_moment_of_the_first_field(clip, first):
     for index in range(1, 6):  # the first and the last lack a neighbour
         codes = found[index].pixels[..., 1] * 219 + 16
         assert np.abs(codes - (40 + 20 * index)).max() < 1.01, index
+
+
+@pytest.mark.parametrize(("order", "first"), [("tt", "top"), ("bb", "bottom"), ("tb", "bottom"), ("bt", "top")])
+def test_the_container_alone_may_say_that_a_clip_is_interlaced(clip, order, first):
+    luma = [planes[0] for planes in fields(first)]
+    path = clip("tape.mov", luma, codec="png", pixels="gray", options={"field_order": order})
+    assert probe(path).interlaced
+    for frame in list(read_frames(path, deinterlace=True))[1:6]:
+        assert np.abs(frame.pixels[..., 1] * 255 - (40 + 20 * frame.index)).max() < 1.01
+
+
+# Damage
+
+
+def moving(count: int, height: int = 96, width: int = 128) -> list[tuple[np.ndarray, ...]]:
+    """A textured picture that slides by, so that every frame differs and is predicted from its neighbours."""
+    coarse = np.random.default_rng(4).integers(16, 236, (height // 8 + 8, width // 8 + 16), dtype=np.uint8)
+    world = np.kron(coarse, np.ones((8, 8), np.uint8))
+    return [neutral(np.ascontiguousarray(world[i % 60 :][:height, 2 * i % 120 :][:, :width])) for i in range(count)]
+
+
+def read_until_it_fails(path, **how) -> tuple[dict[int, np.ndarray], str]:
+    """The pictures by index, and what the error says, or nothing."""
+    found = {}
+    try:
+        for frame in read_frames(path, **how):
+            found[frame.index] = frame.pixels
+    except Ldr2hdrError as error:
+        return found, str(error)
+    return found, ""
+
+
+def assert_same(found: dict[int, np.ndarray], wanted: dict[int, np.ndarray]) -> None:
+    for index, pixels in found.items():
+        assert np.array_equal(pixels, wanted[index]), index
+
+
+def cut(path, share: float) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+
+
+def hurt(path, *numbers: int) -> None:
+    """Invert all bytes of some packets, counted in the order of decoding."""
+    with av.open(str(path)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    data = path.read_bytes()
+    for number in numbers:
+        assert data.count(packets[number]) == 1
+        data = data.replace(packets[number], bytes(byte ^ 0xFF for byte in packets[number]))
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels", "muxing"),
+    [
+        ("cut.mkv", "libx264", "yuv420p", {}),
+        ("cut.mp4", "libx264", "yuv420p", {"movflags": "faststart"}),
+        ("pieces.mp4", "libx264", "yuv420p", {"movflags": "frag_keyframe+empty_moov"}),
+        ("cut.avi", "mjpeg", "yuvj420p", {}),
+        ("cut.mxf", "mpeg2video", "yuv420p", {}),
+    ],
+)
+def test_a_clip_that_is_cut_short_gives_what_it_has_and_says_where_it_ends(clip, name, codec, pixels, muxing):
+    options = {} if codec == "mjpeg" else {"g": "10"}
+    path = clip(name, moving(40), codec=codec, pixels=pixels, options=options, muxing=muxing)
+    whole, says = read_until_it_fails(path)
+    assert len(whole) == 40 and not says
+    cut(path, 0.6)
+    found, says = read_until_it_fails(path, start_number=1)
+    assert 5 < len(found) < 40 and list(found) == list(range(len(found)))
+    assert_same(found, whole)
+    assert f"{name} is damaged" in says and "the file is cut short" in says
+    ends = int(re.search(r"breaks off before frame (\d+)", says)[1])
+    lost = re.search(r"frames? ([\d-]+) cannot be decoded", says)
+    assert [len(found) + 1] == [int(lost[1].split("-")[0]) if lost else ends]
+    assert read_until_it_fails(path, last=4)[1] == ""
+
+
+def test_frames_outside_the_edit_list_are_no_damage(clip):
+    path = clip("trimmed.mp4", moving(40), codec="libx264", pixels="yuv420p", options={"g": "10", "bf": "2"})
+    whole, _ = read_until_it_fails(path)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"elst") + 4 + 8  # version, flags, number of entries; then duration in ms and start
+    (start,) = struct.unpack(">i", data[at + 4 : at + 8])
+    data[at : at + 8] = struct.pack(">Ii", 400, start + 23 * 12800 // 25)
+    path.write_bytes(data)
+    found, says = read_until_it_fails(path)
+    assert says == ""
+    assert list(found) == list(range(10)) and probe(path).frame_count == 10
+    assert_same(found, {index: whole[index + 23] for index in range(10)})
+
+
+def test_a_frame_that_repeats_the_last_one_is_no_damage(clip):
+    """An AVI writes an empty chunk for a frame that was dropped while it was captured."""
+    path = clip("capture.avi", moving(20), codec="mjpeg", pixels="yuvj420p")
+    data = path.read_bytes()
+    index = data.index(b"idx1")
+    at = index + 8 + 16 * 7
+    offset, size = struct.unpack("<II", data[at + 8 : at + 16])
+    chunk = data.index(b"movi") + offset
+    emptied = bytearray(data)
+    emptied[chunk : chunk + 8 + size] = b"00dc" + bytes(4) + b"JUNK" + struct.pack("<I", size - 8) + bytes(size - 8)
+    emptied[at + 12 : at + 16] = bytes(4)
+    path.write_bytes(emptied)
+    found, says = read_until_it_fails(path)
+    assert len(found) == 19 and says == ""
+
+
+def test_a_damaged_picture_is_left_out_and_named_by_its_number(clip):
+    path = clip("stills.mov", moving(30), codec="mjpeg", pixels="yuvj420p")
+    whole, _ = read_until_it_fails(path)
+    hurt(path, 0, 12, 13, 14, 29)
+    found, says = read_until_it_fails(path, start_number=1001)
+    assert list(found) == [i for i in range(30) if i not in (0, 12, 13, 14, 29)]
+    assert_same(found, whole)
+    assert "frames 1001, 1013-1015, 1030 cannot be decoded; all other frames are good" in says
+    assert read_until_it_fails(path, first=1, last=11)[1] == ""  # nothing beyond the last frame is asked for
+    assert "frame 12 cannot be decoded;" in read_until_it_fails(path, first=2, every=10)[1]
+    assert probe(path).width == 128
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("gop.mp4", "libx264", {"g": "10", "bf": "2"}),
+        ("open.mkv", "libx264", {"g": "10", "bf": "2", "x264-params": "open-gop=1"}),
+        ("gop.mov", "mpeg2video", {"g": "10", "bf": "2"}),
+        ("gop.mkv", "libvpx-vp9", {"g": "10"}),
+    ],
+)
+@pytest.mark.parametrize("number", [10, 13, 16, 20])
+def test_what_a_damaged_frame_may_have_spoiled_is_left_out_up_to_the_next_key_frame(clip, name, codec, options, number):
+    path = clip(name, moving(40), codec=codec, pixels="yuv420p", options=options)
+    whole, _ = read_until_it_fails(path)
+    hurt(path, number)
+    found, says = read_until_it_fails(path)
+    assert 20 <= len(found) < 40
+    assert_same(found, whole)
+    named = re.search(r"frames? ([\d, -]+) cannot be decoded; all other", says)[1]
+    lost = [range(int(run.split("-")[0]), int(run.split("-")[-1]) + 1) for run in named.split(", ")]
+    assert sorted([*found, *(index for run in lost for index in run)]) == list(range(40))
+
+
+def test_where_frames_cannot_be_numbered_a_clip_ends_at_its_first_damage(clip):
+    path = clip("packed.avi", moving(30), codec="mpeg4", pixels="yuv420p", options={"g": "10"})
+    whole, _ = read_until_it_fails(path)
+    hurt(path, 15)
+    found, says = read_until_it_fails(path)
+    assert 10 <= len(found) <= 15 and list(found) == list(range(len(found)))
+    assert_same(found, whole)
+    assert f"it breaks off before frame {len(found)}" in says
+
+
+def test_a_clip_of_which_nothing_can_be_decoded(clip):
+    path = clip("dead.mov", moving(3), codec="mjpeg", pixels="yuvj420p")
+    hurt(path, 0, 1, 2)
+    with pytest.raises(Ldr2hdrError, match=r"dead\.mov holds no picture"):
+        probe(path)
+    assert "frames 0-2 cannot be decoded" in read_until_it_fails(path)[1]
+
+
+# Size
+
+
+@pytest.mark.parametrize("deinterlace", [False, True])
+def test_a_clip_may_change_its_size_but_not_beyond_the_limit(tmp_path, deinterlace):
+    def jpeg(width: int, height: int) -> bytes:
+        data = io.BytesIO()
+        Image.new("RGB", (width, height), (100, 100, 100)).save(data, "jpeg")
+        return data.getvalue()
+
+    path = tmp_path / "grows.mjpeg"
+    path.write_bytes(jpeg(64, 48) * 5 + jpeg(128, 96) * 3 + jpeg(64, 48) * 2)
+    shapes = [frame.pixels.shape[:2] for frame in read_frames(path, deinterlace=deinterlace)]
+    assert shapes == [(48, 64)] * 5 + [(96, 128)] * 3 + [(48, 64)] * 2
+    found, says = read_until_it_fails(path, max_pixels=64 * 48, deinterlace=deinterlace)
+    assert list(found) == list(range(5))
+    assert "grows.mjpeg" in says and "--max-pixels" in says
+    path.write_bytes(jpeg(64, 48) * 5 + jpeg(2000, 2000))
+    found, says = read_until_it_fails(path, max_pixels=64 * 48, deinterlace=deinterlace)
+    assert list(found) == list(range(5))
+    assert "breaks off before frame 5 (it grows to more pixels than --max-pixels allows)" in says
+    for read in (probe, lambda path, max_pixels: next(read_frames(path, max_pixels=max_pixels))):
+        with pytest.raises(Ldr2hdrError, match="--max-pixels"):
+            read(path, max_pixels=1000)
