@@ -250,7 +250,16 @@ def _clip(item: Item, stamp: tuple[int, int], wanted: _Wanted, options: Options)
     else:
         return
     checked = first  # its note, if any, has been given
-    for frame in read_frames(path, first=first, last=last, every=every, deinterlace=options.deinterlace):
+    frames = read_frames(
+        path,
+        first=first,
+        last=last,
+        every=every,
+        deinterlace=options.deinterlace,
+        max_pixels=options.max_pixels,
+        start_number=item.start_number,
+    )
+    for frame in frames:
         _unchanged(item, stamp)
         if frame.index >= options.max_frames:
             raise _too_long(path, options.max_frames)

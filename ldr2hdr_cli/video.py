@@ -1,8 +1,8 @@
 """Clips: whatever FFmpeg decodes, as display-encoded RGB, with the stream's own matrix and range."""
 
 import struct
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -11,9 +11,9 @@ from typing import Any
 import av
 import cv2
 import numpy as np
-from av.error import FFmpegError
 from av.filter import Graph
 
+from ldr2hdr_cli.decode import ERRORS, Damage, check_size, opened, pictures, reason
 from ldr2hdr_cli.plate import P3D65, REC601_525, REC601_625, REC709, REC2020, Frame, Plate
 from ldr2hdr_cli.timecode import advance
 from model.errors import Ldr2hdrError
@@ -47,6 +47,8 @@ _TRANSFER = {
 }
 _HDR = {16: "PQ (SMPTE ST 2084)", 18: "HLG (ARIB STD-B67)"}
 _FULL = 2
+# The field order of a stream: which field is shown first. Frames may say it themselves.
+_PARITY = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}
 
 
 @dataclass(frozen=True)
@@ -59,101 +61,99 @@ class _Coding:
 
 
 def probe_video(path: Path, deinterlace: bool = False, max_pixels: int = 2**28) -> Plate:
-    """What a clip is; its first frame is decoded, because containers err. Raises Ldr2hdrError."""
-    with _opened(path) as (container, stream):
-        _check_size(path, stream.width, stream.height, max_pixels)
-        first = next(_decode(path, container, stream), None)
+    """What a clip is; its first good frame is decoded, because containers err. Raises Ldr2hdrError."""
+    damage = Damage()
+    with opened(path, max_pixels) as (container, stream):
+        decoded = pictures(path, container, stream, damage, max_pixels)
+        first = next((picture for _, picture in decoded if picture is not None), None)
         if first is None:
-            raise Ldr2hdrError(f"{path} holds no picture that can be decoded; is it whole?")
+            why = damage.why or "nothing in it can be decoded"
+            raise Ldr2hdrError(f"{path} holds no picture ({why}); is it whole?")
+        check_size(path, first.width, first.height, max_pixels)
         return _plate(path, container, stream, first, deinterlace)
 
 
 def read_frames(
-    path: Path, *, first: int = 0, last: int | None = None, every: int = 1, deinterlace: bool = False
+    path: Path,
+    *,
+    first: int = 0,
+    last: int | None = None,
+    every: int = 1,
+    deinterlace: bool = False,
+    max_pixels: int = 2**28,
+    start_number: int = 0,
 ) -> Iterator[Frame]:
     """The frames of a clip in the order of presentation, one at a time.
 
-    first, last: indices from 0, inclusive. Frames before `first` are decoded and dropped, which is exact for every
-    stream. Raises Ldr2hdrError, naming the frame, where the clip is damaged; what came before has been given by then.
+    first, last: indices from 0, inclusive. start_number: of index 0, in what an error says. A frame that is damaged, or
+    may have been spoiled by one that is, is left out; when all others have been given, Ldr2hdrError names those.
     """
-    with _opened(path) as (container, stream):
-        decoded = _decode(path, container, stream)
+    damage = Damage(start_number)
+    final = None if last is None else last - (last - first) % every
+    with opened(path, max_pixels) as (container, stream):
+        decoded = pictures(path, container, stream, damage, max_pixels)
         if deinterlace:
-            decoded = _deinterlaced(decoded, stream)
+            decoded = _deinterlaced(path, decoded, stream)
         plate: Plate | None = None
-        index = -1
-        for index, picture in enumerate(decoded):
-            if last is not None and index > last:
-                return
-            plate = plate or _plate(path, container, stream, picture, deinterlace)
+        for index, picture in decoded:
             if index >= first and (index - first) % every == 0:
-                yield _frame(plate, picture, index, stream)
-        promised = stream.frames
-        if index + 1 < promised:
-            raise Ldr2hdrError(
-                f"{path} is damaged: it promises {promised} frames, and frame {index + 1} (counted from 0) and those "
-                "after it cannot be decoded; the frames before are good."
-            )
+                if picture is None:
+                    damage.lost.append(index)
+                else:
+                    check_size(path, picture.width, picture.height, max_pixels)
+                    plate = plate or _plate(path, container, stream, picture, deinterlace)
+                    yield _frame(plate, picture, index, stream)
+            if final is not None and index >= final:
+                break
+    if sentence := damage.sentence():
+        raise Ldr2hdrError(f"{path} is damaged: {sentence}; all other frames are good.")
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
-    try:
-        # `file:` keeps a name such as `concat:a|b` or `-` from being taken for one of FFmpeg's protocols.
-        container = av.open(f"file:{path}", metadata_errors="replace")
-    except (FFmpegError, ValueError, OSError) as error:
-        raise Ldr2hdrError(f"{path} cannot be read as a picture or a clip ({_reason(error)}).") from None
-    with container:
-        stream = next((s for s in container.streams.video if not _is_cover(s)), None)
-        if stream is None:
-            raise Ldr2hdrError(f"{path} holds no picture, only sound or data; give a clip with a video stream.")
-        if not stream.codec_context:
-            raise Ldr2hdrError(f"{path} is coded in a way that this FFmpeg cannot decode.")
-        stream.thread_type = "AUTO"
-        yield container, stream
+def _deinterlaced(path: Path, decoded: Iterator[tuple[int, Any]], stream: Any) -> Iterator[tuple[int, Any]]:
+    """One progressive picture a frame, by FFmpeg's bwdif, which looks at both neighbours."""
+    graph: Graph | None = None
+    indices: deque[int] = deque()
+    shape: Any = None
 
-
-def _is_cover(stream: Any) -> bool:
-    """A picture on the sleeve of a sound file is no clip."""
-    return bool(int(stream.disposition) & int(av.stream.Disposition.attached_pic))
-
-
-def _decode(path: Path, container: Any, stream: Any) -> Iterator[Any]:
-    index = 0
-    try:
-        for frame in container.decode(stream):
-            if frame.is_corrupt:
-                raise Ldr2hdrError(f"{path} is damaged at frame {index} (counted from 0); the frames before are good.")
-            yield frame
-            index += 1
-    except (FFmpegError, ValueError, OSError) as error:
-        raise Ldr2hdrError(
-            f"{path} is damaged at frame {index} (counted from 0, {_reason(error)}); the frames before are good."
-        ) from None
-
-
-def _deinterlaced(frames: Iterator[Any], stream: Any) -> Iterator[Any]:
-    """One progressive picture a frame, by FFmpeg's bwdif."""
-    graph = Graph()
-    source = graph.add_buffer(template=stream)
-    bwdif = graph.add("bwdif", "mode=send_frame:parity=auto:deint=all")
-    sink = graph.add("buffersink")
-    source.link_to(bwdif)
-    bwdif.link_to(sink)
-    graph.configure()
-
-    def ready() -> Iterator[Any]:
-        while True:
+    def ready() -> Iterator[tuple[int, Any]]:
+        while graph is not None:
             try:
-                yield graph.pull()
+                picture = graph.pull()
             except (av.error.BlockingIOError, av.error.EOFError):
                 return
+            yield indices.popleft(), picture
 
-    for frame in frames:
-        graph.push(frame)
-        yield from ready()
-    graph.push(None)
-    yield from ready()
+    def finish() -> Iterator[tuple[int, Any]]:
+        if graph is not None:
+            graph.push(None)
+            yield from ready()
+
+    try:
+        for index, picture in decoded:
+            this = None if picture is None else (picture.width, picture.height, picture.format.name)
+            if this != shape:  # a graph keeps the size it was made for, and a lost frame is no neighbour
+                yield from finish()
+                graph, shape = None if picture is None else _bwdif(picture, stream), this
+            if graph is None:
+                yield index, None
+            else:
+                indices.append(index)
+                graph.push(picture)
+                yield from ready()
+        yield from finish()
+    except ERRORS as error:
+        raise Ldr2hdrError(f"{path} cannot be deinterlaced ({reason(error)}); try without --deinterlace.") from None
+
+
+def _bwdif(picture: Any, stream: Any) -> Graph:
+    parity = "auto" if picture.interlaced_frame else _PARITY.get(stream.codec_context.field_order, "auto")
+    graph = Graph()
+    source = graph.add_buffer(
+        width=picture.width, height=picture.height, format=picture.format.name, time_base=stream.time_base
+    )
+    bwdif = graph.add("bwdif", f"mode=send_frame:parity={parity}:deint=all")
+    graph.link_nodes(source, bwdif, graph.add("buffersink")).configure()
+    return graph
 
 
 def _plate(path: Path, container: Any, stream: Any, frame: Any, deinterlace: bool) -> Plate:
@@ -167,7 +167,8 @@ def _plate(path: Path, container: Any, stream: Any, frame: Any, deinterlace: boo
     coding, notes = _coding(context, frame)
     primaries = _tag(context.color_primaries, frame.color_primaries)
     name, chromaticities = _PRIMARIES.get(primaries, ("bt709", REC709))
-    if frame.interlaced_frame and not deinterlace:
+    interlaced = bool(frame.interlaced_frame) or context.field_order in _PARITY
+    if interlaced and not deinterlace:
         notes.append("its frames are interlaced; --deinterlace makes them progressive.")
     turned = _matrix(frame)[0] == 0
     aspect = stream.sample_aspect_ratio
@@ -184,16 +185,22 @@ def _plate(path: Path, container: Any, stream: Any, frame: Any, deinterlace: boo
         primaries=name,
         pixel_aspect=1 / aspect if turned else aspect,
         frame_rate=Fraction(rate) if rate else None,
-        frame_count=stream.frames or None,
+        frame_count=_frame_count(container, stream),
         timecode=_timecode(container),
         has_alpha=_has_alpha(frame),
-        interlaced=bool(frame.interlaced_frame),
+        interlaced=interlaced,
         notes=tuple(notes),
         codec=context.name,
         matrix=_LUMA[coding.matrix][0] if coding.matrix in _LUMA else "rgb",
         full_range=coding.full_range,
         transfer=_TRANSFER.get(transfer, "unspecified"),
     )
+
+
+def _frame_count(container: Any, stream: Any) -> int | None:
+    """What the container promises, without what an MP4's edit list leaves out."""
+    entries = getattr(stream, "index_entries", ()) if stream.frames and "mov" in container.format.name else ()
+    return sum(not entry.is_discard for entry in entries) or stream.frames or None
 
 
 def _tag(*values: Any) -> int:
@@ -205,9 +212,9 @@ def _coding(context: Any, frame: Any) -> tuple[_Coding, list[str]]:
     """Matrix, range and depth, and a note for each that the stream does not name."""
     notes: list[str] = []
     bits = max(component.bits for component in frame.format.components)
-    if frame.format.is_rgb:
+    if _is_rgb(frame.format):
         return _Coding(0, True, bits), notes
-    grey = frame.format.name.startswith("gray")
+    grey = _is_grey(frame.format)
     matrix = _tag(context.colorspace, frame.colorspace)
     if matrix == 10:  # constant luminance; FFmpeg itself treats it as the other
         matrix = 9
@@ -224,8 +231,14 @@ def _coding(context: Any, frame: Any) -> tuple[_Coding, list[str]]:
 
 def _frame(plate: Plate, frame: Any, index: int, stream: Any) -> Frame:
     coding, _ = _coding(stream.codec_context, frame)
-    pixels = _rgb(frame, coding)
-    alpha = _alpha(frame) if _has_alpha(frame) else None
+    try:
+        pixels = _rgb(frame, coding)
+        alpha = _alpha(frame) if _has_alpha(frame) else None
+    except ERRORS as error:
+        raise Ldr2hdrError(
+            f"{plate.path} is stored as {frame.format.name}, which FFmpeg cannot bring to RGB ({reason(error)}); "
+            "convert it to another format first."
+        ) from None
     timecode = None
     if plate.timecode and plate.frame_rate:
         try:
@@ -243,7 +256,7 @@ def _frame(plate: Plate, frame: Any, index: int, stream: Any) -> Frame:
 
 def _rgb(frame: Any, coding: _Coding) -> np.ndarray:
     """float32 H×W×3 in [0, 1]: chroma brought to full resolution by swscale, the matrix applied here in float."""
-    if frame.format.is_rgb:
+    if _is_rgb(frame.format):
         deep = coding.bits > 8
         codes = frame.reformat(format="rgb48le" if deep else "rgb24").to_ndarray()
         return codes.astype(np.float32) / np.float32(65535 if deep else 255)
@@ -257,7 +270,7 @@ def _rgb(frame: Any, coding: _Coding) -> np.ndarray:
         luma, chroma, black = scale, scale, 0.0
     else:
         luma, chroma, black = 1 / (219 * 256), 1 / (224 * 256), 16 * 256.0
-    if frame.format.name.startswith("gray"):
+    if _is_grey(frame.format):
         grey = (codes[..., 0].astype(np.float32) - np.float32(black)) * np.float32(luma)
         return np.clip(np.repeat(grey[..., None], 3, 2), 0, 1)
     _, red, blue = _LUMA[coding.matrix]
@@ -275,16 +288,27 @@ def _rgb(frame: Any, coding: _Coding) -> np.ndarray:
     return np.clip(rgb, 0, 1, out=rgb)
 
 
+def _is_rgb(form: Any) -> bool:
+    return form.is_rgb or form.has_palette
+
+
+def _is_grey(form: Any) -> bool:
+    return sum(not component.is_alpha for component in form.components) == 1 and not _is_rgb(form)
+
+
 def _has_alpha(frame: Any) -> bool:
     return any(component.is_alpha for component in frame.format.components)
 
 
 def _alpha(frame: Any) -> np.ndarray:
     """float32 H×W in [0, 1]; the alpha of video is in full range."""
+    deep = frame.format.components[-1].bits > 8
     if frame.format.is_rgb:
-        deep = frame.format.components[0].bits > 8
         codes = frame.reformat(format="rgba64le" if deep else "rgba").to_ndarray()[..., 3]
         return codes.astype(np.float32) / np.float32(65535 if deep else 255)
+    if len(frame.planes) < 4:  # interleaved
+        frame = frame.reformat(format="yuva444p16le" if deep else "yuva444p")
+    # The plane itself: swscale would scale some depths to 65535 and others to less.
     plane, bits = frame.planes[3], frame.format.components[3].bits
     kind = np.dtype("<u2") if bits > 8 else np.dtype("u1")
     rows = np.frombuffer(plane, kind).reshape(plane.height, plane.line_size // kind.itemsize)
@@ -313,16 +337,5 @@ def _turned(picture: np.ndarray, frame: Any) -> np.ndarray:
 
 
 def _timecode(container: Any) -> str | None:
-    holders = [*container.streams, container]
-    return next((holder.metadata["timecode"] for holder in holders if "timecode" in holder.metadata), None)
-
-
-def _check_size(path: Path, width: int, height: int, most: int) -> None:
-    if width * height > most:
-        raise Ldr2hdrError(
-            f"{path} has {width}×{height} pixels, more than the {most} allowed; raise --max-pixels if it is meant."
-        )
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    tags = (tag for holder in (*container.streams, container) for tag in holder.metadata.items())
+    return next((value for name, value in tags if name.lower() == "timecode"), None)  # Matroska says TIMECODE

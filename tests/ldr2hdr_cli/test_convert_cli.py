@@ -120,6 +120,27 @@ def test_one_bad_file_fails_alone(photo, tmp_path, weights):
     assert not list((tmp_path / "out").glob("*.tmp"))
 
 
+def test_a_damaged_clip_keeps_its_good_frames_and_names_the_others(tmp_path):
+    source = tmp_path / "reel.mov"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        packets = [
+            packet
+            for index in range(8)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(picture(index)).reformat(format="yuvj420p"))
+        ]
+        broken = bytes(packets[5])
+        container.mux(packets)
+        container.mux(stream.encode())
+    source.write_bytes(source.read_bytes().replace(broken, bytes(len(broken))))
+    done = ldr2hdr("convert", source, "-o", tmp_path / "out", "--method", "clip", "--start-number", "100")
+    assert done.returncode == 1
+    names = sorted(path.name for path in (tmp_path / "out" / "reel").iterdir())
+    assert names == [f"reel.{number:06d}.exr" for number in range(100, 108) if number != 105]
+    assert "frame 105 cannot be decoded" in " ".join(done.stderr.split())
+
+
 def misuse(*arguments, says: str) -> None:
     done = ldr2hdr(*arguments)
     assert done.returncode == 2, (done.returncode, done.stderr)

@@ -1,0 +1,268 @@
+"""Clips, packet by packet: which packet is which frame, and which frames are whole."""
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+from av.error import FFmpegError
+from av.video.frame import PictureType
+
+from model.errors import Ldr2hdrError
+
+ERRORS = (FFmpegError, ValueError, OSError)
+"""What PyAV raises."""
+
+# Decoders that make one frame of each packet. Others hide frames (VP8) or pack several into one (MPEG-4 in AVI).
+_ONE_A_PACKET = frozenset(
+    {"h264", "hevc", "mpeg1video", "mpeg2video", "vp9", "av1", "libdav1d", "libaom-av1", "ffv1", "prores", "dnxhd"}
+    | {"mjpeg", "jpeg2000", "png", "tiff", "rawvideo", "v210", "v410", "r210", "huffyuv", "ffvhuff", "utvideo"}
+    | {"magicyuv", "qtrle", "dvvideo", "cfhd", "hap"}
+)
+
+
+@dataclass
+class Damage:
+    """What of a clip cannot be had: frames that were wanted and are lost; the frame where it breaks off, and why."""
+
+    start_number: int = 0  # of index 0, in the sentence
+    lost: list[int] = field(default_factory=list)
+    end: int | None = None
+    why: str = ""
+
+    def sentence(self) -> str:
+        """ "frames 12-17, 30 cannot be decoded; it breaks off before frame 41 (the file is cut short)", or nothing."""
+        parts = []
+        if self.lost:
+            # Consecutive numbers are all as far from their places in the list.
+            places = enumerate(index + self.start_number for index in self.lost)
+            runs = [[number for _, number in run] for _, run in groupby(places, lambda pair: pair[1] - pair[0])]
+            names = [f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs]
+            parts.append(f"{'frames' if len(self.lost) > 1 else 'frame'} {', '.join(names)} cannot be decoded")
+        if self.end is not None:
+            parts.append(f"it breaks off before frame {self.end + self.start_number} ({self.why})")
+        return "; ".join(parts)
+
+
+@contextmanager
+def opened(path: Path, max_pixels: int) -> Iterator[tuple[Any, Any]]:
+    try:
+        # `file:` keeps a name such as `concat:a|b` or `-` from being taken for one of FFmpeg's protocols.
+        container = av.open(f"file:{path}", metadata_errors="replace")
+    except ERRORS as error:
+        raise Ldr2hdrError(f"{path} cannot be read as a picture or a clip ({reason(error)}).") from None
+    with container:
+        stream = next((s for s in container.streams.video if not _is_cover(s)), None)
+        if stream is None:
+            raise Ldr2hdrError(f"{path} holds no picture, only sound or data; give a clip with a video stream.")
+        if not stream.codec_context:
+            raise Ldr2hdrError(f"{path} is coded in a way that this FFmpeg cannot decode.")
+        check_size(path, stream.width, stream.height, max_pixels)
+        stream.thread_type = "AUTO"
+        # A size that grows on the way is refused before its memory is taken; coded sizes have margins, hence the slack.
+        stream.codec_context.options = {"max_pixels": str(2 * max_pixels + 2**16)}
+        yield container, stream
+
+
+def _is_cover(stream: Any) -> bool:
+    """A picture on the sleeve of a sound file is no clip."""
+    return bool(int(stream.disposition) & int(av.stream.Disposition.attached_pic))
+
+
+def pictures(path: Path, container: Any, stream: Any, damage: Damage, max_pixels: int) -> Iterator[tuple[int, Any]]:
+    """(index, picture) in the order of presentation; None for one that is lost."""
+    context = stream.codec_context
+    order = _Presentation(context)
+    end = 0
+    why = ""
+    try:
+        for packet in container.demux(stream):
+            if packet.size:
+                order.send(packet)
+                end = max(end, (packet.pts or packet.dts or 0) + max(packet.duration or 0, 1))
+            elif packet.pts is not None:  # "as before": a decoder would take it for the end
+                continue
+            try:
+                for picture in packet.decode():
+                    order.show(picture)
+            except ERRORS as error:
+                if not 0 < context.width * context.height <= max_pixels:  # 0: of a size that was refused
+                    why = "it grows to more pixels than --max-pixels allows"
+                elif not order.is_known:  # where it is, the frame will be missed in its place
+                    why = reason(error)
+            yield from order.ready()
+            if why or order.is_lost:
+                why = why or "a damaged frame"
+                break
+        else:
+            why = "the file is cut short" if _is_cut(path, container, stream, end) else ""
+    except ERRORS as error:  # of the container, or of the disk
+        why = reason(error)
+    rest = list(order.ready(is_end=True))
+    while why and rest and rest[-1][1] is None:
+        order.index, _ = rest.pop()
+    yield from rest
+    if why:
+        damage.end, damage.why = order.index, why
+
+
+@dataclass
+class _Slot:
+    """A packet, and the frame it became. number: in the order of decoding."""
+
+    number: int
+    pts: int
+    is_key: bool = False
+    is_corrupt: bool = False
+    picture: Any = None
+
+
+class _Presentation:
+    """Numbers frames, and holds each one back until it is known to be good.
+
+    Where each packet makes one frame, a packet whose frame never comes is a frame lost, and all others keep their
+    numbers. A lost or damaged frame may spoil those that were decoded after it, up to a key frame, and some of those
+    are shown before it: hence a frame waits until all that were decoded before it are there. Of other streams frames
+    are only counted, and nothing is certain after the first damage.
+    """
+
+    def __init__(self, context: Any) -> None:
+        self.is_known = context.name in _ONE_A_PACKET
+        self.is_lost = False  # damaged where order is not known
+        self.index = 0  # of the next frame
+        self._may_be_fields = context.name == "h264"  # two packets make one frame
+        self._patience = 16 + (context.thread_count or 16)  # packets: the longest reordering, and a frame a thread
+        self._sent = 0
+        self._time = -(2**63)  # of decoding
+        self._slots: dict[int, _Slot] = {}  # by time stamp
+        self._counted: deque[Any] = deque()  # where order is not known
+        self._first_key = 2**63  # the first time stamp of a key frame
+        self._has_begun = False
+        self._key = _Slot(0, -(2**63))  # the last one shown
+        self._damaged: list[_Slot] = []
+
+    def send(self, packet: Any) -> None:
+        """To be called with each packet before it is decoded."""
+        self._sent += 1
+        if packet.is_discard or not self.is_known:
+            return
+        time = self._time if packet.dts is None else packet.dts
+        if packet.pts is None or packet.pts in self._slots or time < self._time:
+            self._lose_track()
+            return
+        self._time = time
+        if packet.is_keyframe and self._first_key == 2**63:
+            self._first_key = packet.pts
+        self._slots[packet.pts] = _Slot(self._sent, packet.pts, bool(packet.is_keyframe), bool(packet.is_corrupt))
+
+    def show(self, picture: Any) -> None:
+        """To be called with each frame that the decoder gives."""
+        slot = self._slots.get(picture.pts)
+        if slot is None or (self._may_be_fields and picture.interlaced_frame):
+            self._lose_track()
+        if slot is not None and self.is_known:
+            slot.picture = picture
+            slot.is_corrupt |= bool(picture.is_corrupt)
+        else:
+            self.is_lost |= bool(picture.is_corrupt)
+            if not self.is_lost:
+                self._counted.append(picture)
+
+    def ready(self, is_end: bool = False) -> Iterator[tuple[int, Any]]:
+        """The frames of which it is known whether they are good; None for those that are not."""
+        while self._counted:
+            yield self._take_index(), self._counted.popleft()
+        while self._slots:
+            slot = self._slots[min(self._slots)]
+            missing = [other for other in self._slots.values() if other.picture is None and other.number <= slot.number]
+            is_early = slot.pts > self._time > -(2**63)  # another may come that is shown before it
+            if not is_end and (is_early or any(self._sent - other.number <= self._patience for other in missing)):
+                return
+            del self._slots[slot.pts]
+            if slot.picture is None and not self._has_begun and slot.pts < self._first_key:
+                continue  # the first pictures of a clip that begins in the middle of something never counted
+            self._has_begun = True
+            yield self._take_index(), self._good(slot, missing)
+
+    def _good(self, slot: _Slot, missing: list[_Slot]) -> Any:
+        """The picture, if it is there and nothing it depends on is damaged."""
+        # A P may begin a gradual refresh: that is no frame to begin with.
+        if slot.is_key and slot.picture is not None and slot.picture.pict_type in (PictureType.NONE, PictureType.I):
+            self._key = slot
+            self._damaged = [damaged for damaged in self._damaged if damaged.pts > slot.pts]
+        if slot.picture is None or slot.is_corrupt:
+            self._damaged.append(slot)
+        waiting = (other for other in self._slots.values() if other.is_corrupt)
+        is_spoiled = any(
+            self._key.number <= damaged.number <= slot.number and damaged.pts >= self._key.pts
+            for damaged in (*self._damaged, *missing, *waiting)
+        )
+        return None if is_spoiled else slot.picture
+
+    def _take_index(self) -> int:
+        self.index += 1
+        return self.index - 1
+
+    def _lose_track(self) -> None:
+        self.is_known = False
+        self._counted.extend(slot.picture for _, slot in sorted(self._slots.items()) if slot.picture is not None)
+        self._slots.clear()
+
+
+def _is_cut(path: Path, container: Any, stream: Any, end: int) -> bool:
+    """Whether a stream ends before its container says. end: of its last packet, in units of its time base."""
+    if container.format.name in ("avi", "mxf"):
+        return end < (stream.duration or 0)
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        if "matroska" in container.format.name:
+            return _segment_end(file) > size
+        return "mov" in container.format.name and _media_end(file, size) > size
+
+
+def _segment_end(file: BinaryIO) -> int:
+    """Where the segment of a Matroska file says that it ends; 0 where it does not (RFC 8794, 4 and 6)."""
+
+    def number() -> int:
+        start = int.from_bytes(file.read(1), "big")
+        length = 9 - start.bit_length()  # leading zeros say how many bytes follow
+        value = int.from_bytes(bytes([start & (0xFF >> length)]) + file.read(length - 1), "big")
+        return 0 if value == 2 ** (7 * length) - 1 else value
+
+    file.seek(4)
+    file.seek(number(), os.SEEK_CUR)
+    if file.read(4) != bytes.fromhex("18538067"):
+        return 0
+    length = number()
+    return file.tell() + length if length else 0
+
+
+def _media_end(file: BinaryIO, size: int) -> int:
+    """Where the last piece of media of an MP4 or MOV says that it ends (ISO 14496-12, 4.2)."""
+    at = end = 0
+    while at + 8 <= size:
+        file.seek(at)
+        length, kind = int.from_bytes(file.read(4), "big"), file.read(4)
+        length = int.from_bytes(file.read(8), "big") if length == 1 else length or size - at
+        if length < 8:
+            break
+        at += length
+        end = at if kind in (b"mdat", b"moof") else end
+    return end
+
+
+def check_size(path: Path, width: int, height: int, most: int) -> None:
+    if width * height > most:
+        raise Ldr2hdrError(
+            f"{path} has {width}×{height} pixels, more than the {most} allowed; raise --max-pixels if it is meant."
+        )
+
+
+def reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
