@@ -38,7 +38,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 30  # for one damaged file, after which its decoder counts as hung
 FUZZED_PIXELS = 2**22  # --max-pixels of the fuzzed, so that a damaged size is refused instead of waited for
-FLAT = 2.0  # MB that memory may grow in a thousand frames
+FLAT = 5.0  # MB that memory may grow in a thousand frames; those that are kept would be 37 MB, as float32
 
 
 def main() -> int:
@@ -563,14 +563,19 @@ def _checked(ldr: np.ndarray) -> np.ndarray:
 
 
 def leak(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    inputs = material(folder / "in", stills=options.frames // 2, frames=options.frames - options.frames // 2)
+    """Pictures and short clips in turn, so that every decoder is opened and closed all the time."""
+    inputs = material(folder / "in", stills=options.frames // 2, frames=0)
+    for index in range((options.frames - len(inputs)) // 50):
+        codec, pixels = [("ffv1", "bgr0"), ("libx264", "yuv420p")][index % 2]
+        inputs.append(clip(folder / "in" / f"clip{index:03d}.mkv", 50, codec, pixels))
+    random.Random(options.seed).shuffle(inputs)
     process = start(*inputs, "--weights", tiny_weights(folder), "--preview", "-o", folder / "out")
     assert process.stdout is not None
     seen: list[tuple[int, float]] = []
     count = 0
     for line in process.stdout:
-        count += '"event": "done"' in line
-        if count % 20 == 0 and '"event": "done"' in line:
+        if '"event": "done"' in line:
+            count += 1
             seen.append((count, _resident(process.pid) / 2**20))
     status = process.wait()
     frames, megabytes = np.array(seen[len(seen) // 4 :]).T  # once the caches of the decoders are filled
@@ -579,7 +584,7 @@ def leak(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         "frames converted": count,
         "memory after a quarter, and at the end": f"{megabytes[0]:.0f} MB, {megabytes[-1]:.0f} MB",
         "slope": f"{slope:+.2f} MB in 1,000 frames (at most {FLAT})",
-        "held": status == 0 and count == options.frames and slope < FLAT,
+        "held": status == 0 and slope < FLAT,
     }
 
 

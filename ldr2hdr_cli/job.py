@@ -200,7 +200,7 @@ class Manifest:
         except OSError as error:
             self.close()  # the next line begins by mending the torn one
             raise RunError(f"{self.path} cannot be written ({error.strerror}): make space or allow writing.") from error
-        self.entries[entry["output"]] = entry
+        self.entries.pop(entry["output"], None)  # not asked for again: a long run's memory stays flat
         if settings is not None:
             self._spelt.add(settings.digest())
 

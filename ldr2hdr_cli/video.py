@@ -12,6 +12,7 @@ import av
 import cv2
 import numpy as np
 from av.filter import Graph
+from av.sidedata.sidedata import SideDataContainer
 
 from ldr2hdr_cli.decode import ERRORS, Damage, check_size, opened, pictures, reason
 from ldr2hdr_cli.plate import P3D65, REC601_525, REC601_625, REC709, REC2020, Frame, Plate
@@ -317,7 +318,7 @@ def _alpha(frame: Any) -> np.ndarray:
 
 def _matrix(frame: Any) -> tuple[int, int, int, int]:
     """Signs of a, b, c, d of the display matrix: x′ = a·x + c·y, y′ = b·x + d·y (ISO 14496-12, 6.2.2)."""
-    for data in frame.side_data.keys():  # noqa: SIM118 - not a dict
+    for data in SideDataContainer(frame).keys():  # noqa: SIM118 - not a dict
         if data.type.name == "DISPLAYMATRIX":
             a, b, _, c, d, *_ = struct.unpack("<9i", bytes(data)[:36])
             if abs(a) >= abs(b):
