@@ -3,6 +3,7 @@
 import signal
 import sys
 from enum import StrEnum
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
 
@@ -63,6 +64,12 @@ class Method(StrEnum):
     kovaleski2014 = "kovaleski2014"
 
 
+class Temporal(StrEnum):
+    auto = "auto"
+    off = "off"
+    strong = "strong"
+
+
 class Curve(StrEnum):
     filmic = "filmic"
     plain = "plain"
@@ -105,6 +112,14 @@ def convert(
     deinterlace: Annotated[
         bool, typer.Option("--deinterlace", help="One progressive picture a frame.", rich_help_panel="Input")
     ] = False,
+    fps: Annotated[
+        str | None,
+        typer.Option(
+            help="A numbered sequence is a clip of so many frames a second: 25, 24000/1001.",
+            rich_help_panel="Input",
+            metavar="RATE",
+        ),
+    ] = None,
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Refuse pictures with more pixels than this.", rich_help_panel="Input")
     ] = 2**28,
@@ -131,6 +146,13 @@ def convert(
     exposure: Annotated[
         float, typer.Option(help="Scale the result by so many stops.", metavar="EV", rich_help_panel="Reconstruction")
     ] = 0.0,
+    temporal: Annotated[
+        Temporal,
+        typer.Option(
+            help="How much clipped areas of a clip keep from the frame before, so that they do not flicker.",
+            rich_help_panel="Reconstruction",
+        ),
+    ] = Temporal.auto,
     format: Annotated[Format, typer.Option(help="OpenEXR, or Radiance.", rich_help_panel="Output")] = Format.exr,
     float_: Annotated[
         bool, typer.Option("--float", help="32-bit float instead of half.", rich_help_panel="Output")
@@ -216,6 +238,7 @@ def convert(
             every=every,
             start_number=start_number,
             deinterlace=deinterlace,
+            fps=_rate(fps),
             weights=weights,
             method=method.value,
             device=device,
@@ -226,6 +249,7 @@ def convert(
             transfer=transfer.value,
             gamma=gamma,
             exposure=exposure,
+            temporal=temporal.value,
             format=format.value,
             half=not float_,
             compression=compression.value,
@@ -243,6 +267,18 @@ def convert(
         )
     )
     raise typer.Exit(status)
+
+
+def _rate(text: str | None) -> Fraction | None:
+    if text is None:
+        return None
+    try:
+        rate = Fraction(text.strip())
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not 0 < rate <= 1000:
+        raise Ldr2hdrError(f"--fps {text}: give frames a second, such as 25, 23.976 or 24000/1001.")
+    return rate
 
 
 @app.command()

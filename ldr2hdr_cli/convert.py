@@ -22,12 +22,14 @@ from ldr2hdr_cli.exr import frame_attributes, write_exr
 from ldr2hdr_cli.preview import preview_strip, write_preview
 from ldr2hdr_cli.radiance import write_radiance
 from ldr2hdr_cli.sources import find_inputs, parse_frames
+from ldr2hdr_cli.steady import Steadier
 from model import __version__
 from model.errors import Ldr2hdrError
 
 if TYPE_CHECKING:
+    from ldr2hdr_cli.steady import Temporal
     from model.exposure import Transfer
-    from model.reconstructor import Precision
+    from model.reconstructor import Precision, Reconstructor
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Request:
     every: int
     start_number: int
     deinterlace: bool
+    fps: Fraction | None
     weights: Path | None
     method: str
     device: str
@@ -51,6 +54,7 @@ class Request:
     transfer: "Transfer"
     gamma: float
     exposure: float
+    temporal: "Temporal"
     format: str
     half: bool
     compression: str
@@ -75,7 +79,12 @@ def convert(request: Request) -> int:
         inputs = find_inputs(request.inputs, recursive=request.recursive)
         first, last = parse_frames(request.frames) if request.frames else (None, None)
         selection = job.Selection(first, last, request.every, request.start_number)
-        selection.indices()  # a range that cannot be is misuse, not a failed clip
+        if any(one.kind == "video" for one in inputs):
+            selection.indices()  # a range that cannot be is misuse, not a failed clip
+        if request.fps and not any(one.sequence for one in inputs):
+            raise Ldr2hdrError(
+                "--fps is for numbered sequences such as plate.%04d.png, but none is given: leave it out."
+            )
         items = job.plan(inputs, request.output, f".{request.format}", request.start_number)
         if request.dry_run:
             return _dry_run(items, display)
@@ -92,7 +101,9 @@ def convert(request: Request) -> int:
 def _run(
     items: list[job.Item], selection: job.Selection, request: Request, display: Display, stop: threading.Event
 ) -> None:
-    expand, settings, threshold = _operator(request, display)
+    has_clip = any(item.input.kind == "video" or (request.fps and item.input.sequence) for item in items)
+    is_steady = has_clip and request.temporal != "off" and request.method == "network"
+    expand, settings, threshold = _operator(request, is_steady, display)
     options = pipeline.Options(
         selection,
         request.deinterlace,
@@ -101,6 +112,8 @@ def _run(
         encoders=request.encoders,
         max_pixels=request.max_pixels,
         max_frames=request.max_frames,
+        fps=request.fps,
+        is_steady=is_steady,
         stop=stop,
     )
     manifest = job.Manifest.read(request.output)
@@ -113,7 +126,7 @@ def _run(
         manifest.close()
 
 
-def _operator(request: Request, display: Display) -> tuple[pipeline.Expand, job.Settings, float]:
+def _operator(request: Request, is_steady: bool, display: Display) -> tuple[pipeline.Expand, job.Settings, float]:
     """The operator that was asked for, the settings that decide the bytes, and the threshold of its mask."""
     decided: dict[str, Any] = {
         "method": request.method,
@@ -125,6 +138,8 @@ def _operator(request: Request, display: Display) -> tuple[pipeline.Expand, job.
         "compression": request.compression,
         "dwa_level": request.dwa_level,
         "deinterlace": request.deinterlace,
+        "temporal": _temporal(request) if is_steady else "off",
+        "fps": str(request.fps or ""),
         "preview": request.preview,
         "version": __version__,
     }
@@ -132,7 +147,8 @@ def _operator(request: Request, display: Display) -> tuple[pipeline.Expand, job.
         from ldr2hdr_cli.operators import THRESHOLD, expand
         from model.exposure import linearise
 
-        def operator(ldr: np.ndarray) -> np.ndarray:
+        def operator(work: pipeline.Work) -> np.ndarray:
+            ldr = work.frame.pixels
             return expand(ldr, request.method, linear=linearise(ldr, request.transfer, request.gamma))
 
         return operator, job.Settings(**decided), THRESHOLD
@@ -162,7 +178,33 @@ def _operator(request: Request, display: Display) -> tuple[pipeline.Expand, job.
         overlap=request.overlap,
         memory=request.memory or "auto",
     )
-    return reconstructor.reconstruct, settings, reconstructor.config.mask_threshold
+    network = _Network(reconstructor, request.temporal if is_steady else "off")
+    return network, settings, reconstructor.config.mask_threshold
+
+
+class _Network:
+    """The network as the pipeline calls it: a photograph by itself, the frames of a clip with those before them."""
+
+    def __init__(self, reconstructor: "Reconstructor", temporal: "Temporal") -> None:
+        self.reconstructor, self.temporal = reconstructor, temporal
+        self.clip: Path | None = None
+
+    def __call__(self, work: pipeline.Work) -> np.ndarray:
+        if work.clip is None or self.temporal == "off":
+            return self.reconstructor.reconstruct(work.frame.pixels)
+        if work.clip != self.clip:
+            config = self.reconstructor.config
+            self.clip, self.steadier = work.clip, Steadier(self.temporal, config.mask_threshold, config.floor)
+        return self.reconstructor.reconstruct(
+            work.frame.pixels, lambda ldr, log_hdr: self.steadier.push(work.number, ldr, log_hdr)
+        )
+
+
+def _temporal(request: Request) -> str:
+    """All that decides what a frame takes from those before it."""
+    if request.every == 1:
+        return request.temporal
+    return f"{request.temporal}, every {request.every} of {request.frames or 'all'}"
 
 
 def _writer(request: Request, settings: job.Settings) -> Callable[[pipeline.Work, np.ndarray], int]:

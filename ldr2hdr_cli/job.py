@@ -43,6 +43,8 @@ class Settings:
     compression: str = "zip"
     dwa_level: float = 45.0
     deinterlace: bool = False
+    temporal: str = "off"
+    fps: str = ""  # of numbered sequences
     preview: str = "none"
     version: str = ""
 
@@ -72,10 +74,6 @@ class Selection:
                 "give a range that begins there or later."
             )
         return first, last
-
-    def takes(self, index: int) -> bool:
-        first, last = self.indices()
-        return index >= first and (last is None or index <= last) and (index - first) % self.every == 0
 
 
 @dataclass(frozen=True)

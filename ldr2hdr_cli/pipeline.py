@@ -10,7 +10,10 @@ import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +32,8 @@ from ldr2hdr_cli.job import (
     source_sha256,
 )
 from ldr2hdr_cli.sources import Frame, Plate, probe, read_frames, read_still
+from ldr2hdr_cli.steady import run_in
 from model.errors import Ldr2hdrError
-
-Expand = Callable[[np.ndarray], np.ndarray]
-"""H×W×3 display-encoded [0, 1] → H×W×3 linear: the network or another operator."""
 
 # After these no other file can be written either: full, over quota, read-only, unplugged.
 _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENODEV, errno.ESTALE}
@@ -47,6 +48,13 @@ class Work:
     frame: Frame
     output: Path
     stamp: tuple[int, int]  # of the source, before it was read
+    clip: Path | None = None  # that it is a frame of; None for a photograph
+    number: int = 0  # of the frame among those of the clip that are taken, from its beginning
+    is_run_in: bool = False  # only there for the frames after it, and not written
+
+
+Expand = Callable[[Work], np.ndarray]
+"""The network or another operator: a frame → H×W×3, linear. It is called with the frames of a clip in their order."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +115,8 @@ class Options:
     encoders: int = 2
     max_pixels: int = 2**28
     max_frames: int = 2**20
+    fps: Fraction | None = None  # numbered sequences are clips
+    is_steady: bool = False  # the frames of a clip depend on those before
     stop: threading.Event = field(default_factory=threading.Event)
 
 
@@ -136,7 +146,9 @@ def run(
             return event
 
         for found in _ahead(_decoded(items, manifest, settings, options), options.stop):
-            pending.append(_start(found, expand, encode, encoders) if isinstance(found, Work) else _known(found))
+            future = _start(found, expand, encode, encoders) if isinstance(found, Work) else _known(found)
+            if future:
+                pending.append(future)
             # In order, and never more frames in hand than encoders can take.
             while pending and (pending[0].done() or len(pending) > options.encoders + 1):
                 yield finish()
@@ -147,15 +159,27 @@ def run(
 def _decoded(
     items: Sequence[Item], manifest: Manifest, settings: Settings, options: Options
 ) -> Iterator[Work | Failed | Skipped | Note]:
-    for item in items:
-        stamp: tuple[int, int] | None = None
-        try:
-            stamp = _stamp(item)
-            wanted = _Wanted(item, manifest, settings, options)
-            read = _still if item.input.kind == "still" else _clip
-            yield from read(item, stamp, wanted, options)
-        except Exception as error:  # one damaged file must not end a night's work, whatever a decoder makes of it
-            yield _unreadable(item, stamp, error)
+    for clip, group in groupby(items, _sequence):
+        members: Sequence[Item] = list(group)
+        if clip is not None and options.fps:
+            yield from _numbered(clip, members, manifest, settings, options)
+            continue
+        if clip is not None:
+            members = [item for item, is_wanted in _taken(members, options.selection) if is_wanted]
+        for item in members:
+            stamp: tuple[int, int] | None = None
+            try:
+                stamp = _stamp(item)
+                wanted = _Wanted(item, manifest, settings, options)
+                read = _still if item.input.kind == "still" else _clip
+                yield from read(item, stamp, wanted, options)
+            except Exception as error:  # one damaged file must not end a night's work, whatever a decoder makes of it
+                yield _unreadable(item, stamp, error)
+
+
+def _sequence(item: Item) -> Path | None:
+    """What the frames of a numbered sequence have in common."""
+    return item.input.path.parent / item.input.sequence if item.input.sequence else None
 
 
 def _unreadable(item: Item, stamp: tuple[int, int] | None, error: Exception) -> Failed:
@@ -249,24 +273,92 @@ def _clip(item: Item, stamp: tuple[int, int], wanted: _Wanted, options: Options)
         first += every
     else:
         return
+
+    def read(first: int, last: int | None) -> Iterator[Frame]:
+        for frame in read_frames(
+            path,
+            first=first,
+            last=last,
+            every=every,
+            deinterlace=options.deinterlace,
+            max_pixels=options.max_pixels,
+            start_number=item.start_number,
+        ):
+            _unchanged(item, stamp)
+            if frame.index >= options.max_frames:
+                raise _too_long(path, options.max_frames)
+            yield frame
+
+    phase = first % every
     checked = first  # its note, if any, has been given
-    frames = read_frames(
-        path,
-        first=first,
-        last=last,
-        every=every,
-        deinterlace=options.deinterlace,
-        max_pixels=options.max_pixels,
-        start_number=item.start_number,
-    )
-    for frame in frames:
-        _unchanged(item, stamp)
-        if frame.index >= options.max_frames:
-            raise _too_long(path, options.max_frames)
+    has_gap = True  # frames were passed over that the filter has not seen
+    for frame in read(first, last):
         known = list(wanted.skipped(frame.index)) if frame.index != checked else []
         yield from known
-        if not any(isinstance(one, Skipped) for one in known):
-            yield Work(item, plate, frame, item.output(frame.index), stamp)
+        if any(isinstance(one, Skipped) for one in known):
+            has_gap = True
+            continue
+        number = (frame.index - phase) // every
+        start = run_in(number) * every + phase
+        if options.is_steady and has_gap and start < frame.index:
+            with suppress(Ldr2hdrError):  # a damaged frame is named when it is wanted itself
+                for early in read(start, frame.index - every):
+                    place = (early.index - phase) // every
+                    yield Work(item, plate, early, item.output(early.index), stamp, path, place, is_run_in=True)
+        has_gap = False
+        yield Work(item, plate, frame, item.output(frame.index), stamp, path, number)
+
+
+def _taken(items: Sequence[Item], selection: Selection) -> list[tuple[Item, bool]]:
+    """The pictures of a numbered sequence that `--every` takes, with whether `--frames` asks for them.
+
+    Numbers are those of the files, whatever `--start-number` says.
+    """
+    first = selection.first if selection.first is not None else min(item.input.number or 0 for item in items)
+    return [
+        (item, number >= first)
+        for item in items
+        if ((number := item.input.number or 0) - first) % selection.every == 0
+        and (selection.last is None or number <= selection.last)
+    ]
+
+
+def _numbered(
+    clip: Path, items: Sequence[Item], manifest: Manifest, settings: Settings, options: Options
+) -> Iterator[Work | Failed | Skipped | Note]:
+    """A numbered sequence as a clip; a picture that cannot be read is passed over, and named."""
+    every = options.selection.every
+    taken = _taken(items, options.selection)
+    by_number = {(item.input.number or 0) // every: item for item, _ in taken}
+
+    def read(item: Item, stamp: tuple[int, int], is_run_in: bool = False) -> Work:
+        plate, frame = read_still(item.input.path, max_pixels=options.max_pixels)
+        _unchanged(item, stamp)
+        number = (item.input.number or 0) // every
+        return Work(item, replace(plate, frame_rate=options.fps), frame, item.output(0), stamp, clip, number, is_run_in)
+
+    has_gap = True
+    for item in (item for item, is_wanted in taken if is_wanted):
+        stamp: tuple[int, int] | None = None
+        try:
+            stamp = _stamp(item)
+            known = list(_Wanted(item, manifest, settings, options).skipped(0))
+            yield from known
+            if any(isinstance(one, Skipped) for one in known):
+                has_gap = True
+                continue
+            number = (item.input.number or 0) // every
+            for early in range(run_in(number), number) if options.is_steady and has_gap else ():
+                with suppress(Ldr2hdrError, OSError):  # it is named when it is wanted itself
+                    if before := by_number.get(early):
+                        yield read(before, _stamp(before), is_run_in=True)
+            has_gap = False
+            work = read(item, stamp)
+            for note in work.plate.notes:
+                yield Note(item, f"{item.input.path}: {note}")
+            yield work
+        except Exception as error:  # one damaged picture, as above
+            yield _unreadable(item, stamp, error)
 
 
 def _unchanged(item: Item, stamp: tuple[int, int]) -> None:
@@ -321,11 +413,11 @@ def _ahead(source: Iterator[Any], stop: threading.Event, depth: int = 2) -> Iter
         thread.join()  # a decoder that is left running would be torn down in the middle when Python ends
 
 
-def _start(work: Work, expand: Expand, encode: "_Encoder", encoders: ThreadPoolExecutor) -> "Future[Event]":
-    """Run the network here, and leave the encoding to a thread."""
+def _start(work: Work, expand: Expand, encode: "_Encoder", encoders: ThreadPoolExecutor) -> "Future[Event] | None":
+    """Run the network here, and leave the encoding to a thread; None where nothing is to be encoded."""
     path = work.item.input.path
     try:
-        hdr = expand(work.frame.pixels)
+        hdr = expand(work)
     except Ldr2hdrError as error:
         return _known(_failed(work, str(error)))
     except (MemoryError, RuntimeError) as error:
@@ -336,7 +428,7 @@ def _start(work: Work, expand: Expand, encode: "_Encoder", encoders: ThreadPoolE
         return _known(_failed(work, f"{path}: the network could not run ({reason}); try --memory or --tile."))
     except Exception as error:  # one strange picture must not end a night's work
         return _known(_failed(work, f"{path}: the network failed: {_unforeseen(error)}", cause=error))
-    return encoders.submit(encode, work, hdr)
+    return None if work.is_run_in else encoders.submit(encode, work, hdr)
 
 
 def _device_lost(error: Exception) -> bool:

@@ -318,7 +318,7 @@ def _alpha(frame: Any) -> np.ndarray:
 
 def _matrix(frame: Any) -> tuple[int, int, int, int]:
     """Signs of a, b, c, d of the display matrix: x′ = a·x + c·y, y′ = b·x + d·y (ISO 14496-12, 6.2.2)."""
-    for data in SideDataContainer(frame).keys():  # noqa: SIM118 - not a dict
+    for data in SideDataContainer(frame).keys():  # type: ignore[call-arg]  # noqa: SIM118 - not a dict
         if data.type.name == "DISPLAYMATRIX":
             a, b, _, c, d, *_ = struct.unpack("<9i", bytes(data)[:36])
             if abs(a) >= abs(b):

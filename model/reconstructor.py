@@ -15,6 +15,7 @@ from model.selective import reconstruct_where
 from model.tiling import Tile, bytes_per_pixel, clipped_region, largest_tile, plan, window
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Adjust = Callable[[np.ndarray, np.ndarray | None], np.ndarray | None]
 
 MOST, LEAST = 2 << 30, 1 << 29
 """Bytes that "auto" gives the network and the picture on a CPU, at most, and the network, at least."""
@@ -64,14 +65,17 @@ class Reconstructor:
         self.batch: int | None = None
         self.notify = notify or (lambda _message: None)
 
-    def reconstruct(self, ldr: np.ndarray) -> np.ndarray:
+    def reconstruct(self, ldr: np.ndarray, adjust: Adjust | None = None) -> np.ndarray:
         """ldr: float32 H×W×3, display-encoded in [0, 1], any H, W ≥ 1 → float32 H×W×3, scene-linear, LDR white 1.0.
 
+        adjust: is given the picture and what `predict_log` returns of it, and returns what to take instead.
         Finite, never negative; equal to T^γ bit for bit where the mask is 1. Raises ValueError for another shape or
         for values outside [0, 1].
         """
         ldr = _checked(ldr)
         log_hdr = self.predict_log(ldr)
+        if adjust is not None:
+            log_hdr = adjust(ldr, log_hdr)
         return linearise(ldr, self.transfer, self.gamma) if log_hdr is None else self.compose(ldr, log_hdr)
 
     def compose(self, ldr: np.ndarray, log_hdr: np.ndarray) -> np.ndarray:

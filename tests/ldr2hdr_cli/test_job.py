@@ -30,7 +30,6 @@ def test_two_inputs_that_would_write_one_file_are_refused_before_anything_starts
 def test_a_selection_speaks_in_the_numbers_of_the_outputs():
     chosen = job.Selection(first=100, last=110, every=5, start_number=1)
     assert chosen.indices() == (99, 109)
-    assert [index for index in range(200) if chosen.takes(index)] == [99, 104, 109]
 
 
 def test_a_selection_before_the_first_frame_is_misuse():
