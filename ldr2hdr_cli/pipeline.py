@@ -291,21 +291,20 @@ def _clip(item: Item, stamp: tuple[int, int], wanted: _Wanted, options: Options)
 
     phase = first % every
     checked = first  # its note, if any, has been given
-    has_gap = True  # frames were passed over that the filter has not seen
+    seen = -1  # the last number that the filter was given
     for frame in read(first, last):
         known = list(wanted.skipped(frame.index)) if frame.index != checked else []
         yield from known
         if any(isinstance(one, Skipped) for one in known):
-            has_gap = True
             continue
         number = (frame.index - phase) // every
-        start = run_in(number) * every + phase
-        if options.is_steady and has_gap and start < frame.index:
+        start = max(run_in(number), seen + 1)
+        if options.is_steady and start < number:
             with suppress(Ldr2hdrError):  # a damaged frame is named when it is wanted itself
-                for early in read(start, frame.index - every):
+                for early in read(start * every + phase, frame.index - every):
                     place = (early.index - phase) // every
                     yield Work(item, plate, early, item.output(early.index), stamp, path, place, is_run_in=True)
-        has_gap = False
+        seen = number
         yield Work(item, plate, frame, item.output(frame.index), stamp, path, number)
 
 
@@ -337,7 +336,7 @@ def _numbered(
         number = (item.input.number or 0) // every
         return Work(item, replace(plate, frame_rate=options.fps), frame, item.output(0), stamp, clip, number, is_run_in)
 
-    has_gap = True
+    seen = -1  # the last number that the filter was given
     for item in (item for item, is_wanted in taken if is_wanted):
         stamp: tuple[int, int] | None = None
         try:
@@ -345,14 +344,13 @@ def _numbered(
             known = list(_Wanted(item, manifest, settings, options).skipped(0))
             yield from known
             if any(isinstance(one, Skipped) for one in known):
-                has_gap = True
                 continue
             number = (item.input.number or 0) // every
-            for early in range(run_in(number), number) if options.is_steady and has_gap else ():
+            for early in range(max(run_in(number), seen + 1), number) if options.is_steady else ():
                 with suppress(Ldr2hdrError, OSError):  # it is named when it is wanted itself
                     if before := by_number.get(early):
                         yield read(before, _stamp(before), is_run_in=True)
-            has_gap = False
+            seen = number
             work = read(item, stamp)
             for note in work.plate.notes:
                 yield Note(item, f"{item.input.path}: {note}")

@@ -57,7 +57,7 @@ class _State:
 
 
 class Steadier:
-    """Blends the frames of one clip; `push` takes them in order.
+    """Blends the frames of one clip; `push` takes them in order, or from `run_in` of a later one on.
 
     strength: "auto" or "strong". threshold: α of the mask. floor: whether eq. 1 is held to the clip level from below.
     What a frame becomes depends on the frames from `run_in` of its number on and on nothing else.
@@ -66,7 +66,8 @@ class Steadier:
     def __init__(self, strength: Temporal, threshold: float, floor: bool = False) -> None:
         self._kept, self._threshold = KEPT[strength], threshold
         self._least = np.float32(np.log(2) if floor else 0)  # of the log output: LDR white
-        self._small: np.ndarray | None = None  # of the last frame, float32 h×w×3
+        self._number = -1  # of the last frame
+        self._small: np.ndarray | None = None  # the last frame, float32 h×w×3
         self._states: list[_State] = []
 
     def push(self, number: int, ldr: np.ndarray, log_hdr: np.ndarray | None) -> np.ndarray | None:
@@ -75,6 +76,9 @@ class Steadier:
         number: of the frame, counted from 0 at the clip's beginning. ldr: float32 H×W×3 in [0, 1]. log_hdr: Y of eq. 1,
         float32 H×W×3, from `Reconstructor.predict_log`.
         """
+        if number <= self._number:  # it begins again, to run in on what comes next
+            self._small, self._states = None, []
+        self._number = number
         small = _reduced(ldr)
         before, self._small = self._small, small
         block = number // BLOCK

@@ -1,0 +1,226 @@
+"""The temporal filter: what it carries over, along what motion, and what it must leave alone."""
+
+import hashlib
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from ldr2hdr_cli.exr import read_exr
+from ldr2hdr_cli.steady import BLOCK, RUN_IN, Steadier, measure, run_in
+from model import MaskedUNet, NetworkConfig, save_network
+from model.masked_unet import initialise
+from tests.conftest import write_clip
+
+HEIGHT, WIDTH = 120, 160
+
+
+def world(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A textured scene of twice the size with blown-out lamps, and the truth of its log output."""
+    rng = np.random.default_rng(seed)
+    texture = cv2.GaussianBlur(rng.random((2 * HEIGHT, 2 * WIDTH, 3), np.float32), (0, 0), 2)
+    ldr = 0.15 + 0.6 * cv2.normalize(texture, None, 0, 1, cv2.NORM_MINMAX)  # type: ignore[call-overload]
+    truth = np.zeros_like(ldr)
+    rows, columns = np.mgrid[: 2 * HEIGHT, : 2 * WIDTH]
+    for row, column in ((90, 110), (130, 190), (70, 230)):
+        lamp = (rows - row) ** 2 + (columns - column) ** 2 < 22**2
+        ldr[lamp] = 1
+        truth[lamp] = (1.5 + 0.5 * np.sin(columns / 9) * np.sin(rows / 7))[lamp, None]
+    return ldr.astype(np.float32), truth.astype(np.float32)
+
+
+def view(picture: np.ndarray, across: int, down: int = 0) -> np.ndarray:
+    return np.ascontiguousarray(picture[40 + down : 40 + down + HEIGHT, 60 + across : 60 + across + WIDTH])
+
+
+def pan(frames: int, step: int = 2, noise: float = 0.2) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Frame by frame: the picture, a log output that flickers about the truth, and the truth."""
+    ldr, truth = world()
+    rng = np.random.default_rng(1)
+    found = []
+    for index in range(frames):
+        seen, true = view(ldr, step * index), view(truth, step * index)
+        made = np.where(seen > 0.96, true + np.float32(noise * rng.standard_normal()), 0).astype(np.float32)
+        found.append((seen, made, true))
+    return found
+
+
+def steady(frames, start: int = 0, strength: str = "auto") -> list[np.ndarray]:
+    steadier = Steadier(strength, 0.96)  # type: ignore[arg-type]
+    results = []
+    for index, (ldr, log_hdr, *_) in enumerate(frames, start):
+        result = steadier.push(index, ldr, log_hdr)
+        assert result is not None
+        results.append(result)
+    return results
+
+
+def test_a_clip_that_stands_still_gives_identical_frames():
+    ldr, made, _ = pan(1)[0]
+    for result in steady([(ldr, made)] * 5):
+        assert np.array_equal(result, made)
+
+
+@pytest.mark.parametrize("strength", ["auto", "strong"])
+def test_a_pan_is_followed_and_flickers_less(strength):
+    frames = pan(14)
+    results = steady(frames, strength=strength)
+    inside = [cv2.erode((ldr[..., 0] > 0.96).astype(np.uint8), np.ones((5, 5))) > 0 for ldr, _, _ in frames]
+
+    def flicker(pictures):
+        errors = [(picture - true)[where].mean() for picture, where, (_, _, true) in zip(pictures, inside, frames)]  # noqa: B905
+        return np.abs(np.diff(errors)).mean()
+
+    assert flicker(results) < 0.4 * flicker([made for _, made, _ in frames])
+    # The pattern inside the lamps moves with them: were it left behind, this would be 0.2 and more.
+    last, (_, _, true) = results[-1] - frames[-1][2], frames[-1]
+    assert true[inside[-1]].std() > 0.2
+    assert last[inside[-1]].std() < 0.05
+
+
+def test_nothing_is_blended_into_what_is_well_exposed():
+    for (ldr, _, _), result in zip(pan(4), steady(pan(4)), strict=True):
+        assert np.all(result[ldr.max(axis=2) <= 0.96] == 0)
+
+
+def test_the_first_frame_is_what_the_network_made():
+    frames = pan(2)
+    assert np.array_equal(steady(frames)[0], frames[0][1])
+
+
+def test_a_cut_carries_nothing_over():
+    before = pan(5)
+    other, truth = world(seed=7)
+    after = view(other, 10, 5), view(truth, 10, 5) + np.float32(0.3) * (view(other, 10, 5) > 0.96)
+    assert np.array_equal(steady([*before, after])[-1], after[1])
+
+
+def test_a_flash_carries_nothing_over():
+    ldr, made, _ = pan(1)[0]
+    flash = np.minimum(ldr * 1.6, 1), made + np.float32(1) * (made > 0)
+    results = steady([(ldr, made)] * 3 + [flash])
+    assert np.array_equal(results[-1], flash[1])
+
+
+def test_what_is_carried_follows_the_exposure():
+    ldr, made, _ = pan(1)[0]
+    linear = np.expm1(made)
+    dimmed = ldr * np.float32(np.sqrt(0.9))
+    dimmed[ldr == 1] = 1
+    results = steady([(ldr, made), (dimmed, np.log1p(linear * np.float32(0.9)))])
+    inside = cv2.erode((made[..., 0] > 0).astype(np.uint8), np.ones((5, 5))) > 0
+    np.testing.assert_allclose(np.expm1(results[1])[inside], 0.9 * linear[inside], rtol=0.01)
+
+
+def test_motion_is_that_of_a_turning_and_zooming_camera_also_where_nothing_is_seen():
+    ldr, _ = world()
+    matrix = np.float32([[1.02, 0.01, -4], [-0.01, 1.02, 2.5]])
+    now = view(ldr, 0)
+    before = cv2.warpAffine(now, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+    motion = measure(before, now)
+    assert motion is not None
+    row, column = 50, 50  # the middle of a lamp, without texture
+    assert now[row - 10 : row + 10, column - 10 : column + 10].min() == 1
+    expected = matrix @ [column, row, 1] - [column, row]
+    np.testing.assert_allclose(motion.flow[row, column, :2], expected, atol=0.3)
+    assert motion.gain == pytest.approx(1, abs=0.02)
+
+
+def test_a_picture_without_anything_to_see_gives_no_motion():
+    white = np.ones((60, 80, 3), np.float32)
+    black = np.zeros((60, 80, 3), np.float32)
+    assert measure(white, black) is None
+
+
+@pytest.mark.parametrize("number", [BLOCK - RUN_IN - 1, BLOCK - 1, BLOCK, BLOCK + 1, BLOCK + 7])
+def test_any_frame_can_be_made_again_from_those_of_its_run_in(number):
+    frames = pan(BLOCK + 8, step=0)
+    whole = steady(frames)
+    start = run_in(number)
+    again = steady(frames[start : number + 1], start)
+    assert np.array_equal(again[-1], whole[number])
+
+
+def test_a_block_begins_without_a_jump():
+    frames = pan(BLOCK + 4, step=0)
+    steps = [np.abs(b - a).max() for a, b in zip(steady(frames), steady(frames)[1:], strict=False)]
+    assert steps[BLOCK - 1] < 1.5 * max(steps[RUN_IN : BLOCK - 1])
+
+
+def test_frames_without_anything_clipped_and_frames_of_another_size_pass():
+    ldr, made, _ = pan(1)[0]
+    dark = ldr * np.float32(0.5)
+    steadier = Steadier("auto", 0.96)
+    assert steadier.push(0, dark, None) is None
+    assert np.array_equal(steadier.push(1, ldr, made), made)  # type: ignore[arg-type]
+    half = np.ascontiguousarray(ldr[:60]), np.ascontiguousarray(made[:60])
+    assert np.array_equal(steadier.push(2, *half), half[1])  # type: ignore[arg-type]
+    tiny = np.ones((1, 1, 3), np.float32)
+    for number in (3, 4):
+        assert np.array_equal(steadier.push(number, tiny, tiny), tiny)  # type: ignore[arg-type]
+
+
+# --- the command ---
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    save_network(initialise(MaskedUNet(NetworkConfig(base_channels=4, depth=3)), seed=1), path)
+    return path
+
+
+def codes(frames: int) -> list[np.ndarray]:
+    """A pan with noise, so that the network's output flickers."""
+    rng = np.random.default_rng(3)
+    return [
+        np.clip(np.rint(255 * ldr + 3 * rng.standard_normal(ldr.shape) * (ldr < 0.99)), 0, 255).astype(np.uint8)
+        for ldr, _, _ in pan(frames)
+    ]
+
+
+def convert(*arguments) -> None:
+    command = [sys.executable, "-m", "ldr2hdr_cli", "convert", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*.exr"))}
+
+
+def test_a_clip_made_in_pieces_has_the_bytes_of_one_made_at_once(tmp_path, weights):
+    clip = write_clip(tmp_path / "clip.mkv", codes(8), pixels="bgr0", layout="rgb24")
+    convert(clip, "-o", tmp_path / "whole", "--weights", weights)
+    for frames in ("5", "2-3", "7-", "1-8"):
+        convert(clip, "-o", tmp_path / "pieces", "--weights", weights, "--frames", frames)
+    assert len(checksums(tmp_path / "whole")) == 8
+    assert checksums(tmp_path / "pieces") == checksums(tmp_path / "whole")
+    convert(clip, "-o", tmp_path / "off", "--weights", weights, "--temporal", "off")
+    off, whole = checksums(tmp_path / "off"), checksums(tmp_path / "whole")
+    assert all(off[name] != whole[name] for name in list(whole)[1:])
+
+
+def test_a_numbered_sequence_with_a_rate_is_a_clip(tmp_path, weights):
+    pictures = codes(5)
+    clip = write_clip(tmp_path / "clip.mkv", pictures, pixels="bgr0", layout="rgb24")
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture).save(tmp_path / f"plate.{number:04d}.png")
+    convert(clip, "-o", tmp_path / "clip", "--weights", weights)
+    convert(tmp_path / "plate.%04d.png", "-o", tmp_path / "plates", "--weights", weights, "--fps", "24000/1001")
+    for number in range(5):
+        expected, *_ = read_exr(tmp_path / "clip" / "clip" / f"clip.{number + 1:06d}.exr")
+        found, _, attributes = read_exr(tmp_path / "plates" / f"plate.{number:04d}.exr")
+        np.testing.assert_array_equal(found, expected)
+        assert attributes["framesPerSecond"] == Fraction(24000, 1001)
+    # In two runs, and without what --frames leaves out.
+    pattern = tmp_path / "plate.####.png"
+    convert(pattern, "-o", tmp_path / "again", "--weights", weights, "--fps", "24000/1001", "--frames", "3-4")
+    assert sorted(checksums(tmp_path / "again")) == ["plate.0003.exr", "plate.0004.exr"]
+    convert(pattern, "-o", tmp_path / "again", "--weights", weights, "--fps", "24000/1001")
+    assert checksums(tmp_path / "again") == checksums(tmp_path / "plates")
