@@ -191,12 +191,12 @@ class _Network:
 
     def __call__(self, work: pipeline.Work) -> np.ndarray:
         if work.clip is None or self.temporal == "off":
-            return self.reconstructor.reconstruct(work.frame.pixels)
+            return self.reconstructor.reconstruct(work.frame.pixels, is_frame=work.clip is not None)
         if work.clip != self.clip:
             config = self.reconstructor.config
             self.clip, self.steadier = work.clip, Steadier(self.temporal, config.mask_threshold, config.floor)
         return self.reconstructor.reconstruct(
-            work.frame.pixels, lambda ldr, log_hdr: self.steadier.push(work.number, ldr, log_hdr)
+            work.frame.pixels, lambda ldr, log_hdr: self.steadier.push(work.number, ldr, log_hdr), is_frame=True
         )
 
 

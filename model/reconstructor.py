@@ -64,16 +64,18 @@ class Reconstructor:
         self.gamma, self.transfer = gamma, transfer
         self.batch: int | None = None
         self.notify = notify or (lambda _message: None)
+        self._kept: dict[Tile, tuple[np.ndarray, np.ndarray]] = {}  # of the frame before: its input, its log output
 
-    def reconstruct(self, ldr: np.ndarray, adjust: Adjust | None = None) -> np.ndarray:
+    def reconstruct(self, ldr: np.ndarray, adjust: Adjust | None = None, *, is_frame: bool = False) -> np.ndarray:
         """ldr: float32 H×W×3, display-encoded in [0, 1], any H, W ≥ 1 → float32 H×W×3, scene-linear, LDR white 1.0.
 
         adjust: is given the picture and what `predict_log` returns of it, and returns what to take instead.
+        is_frame: of a clip, of which tiles that are as in the frame before are not computed again.
         Finite, never negative; equal to T^γ bit for bit where the mask is 1. Raises ValueError for another shape or
         for values outside [0, 1].
         """
         ldr = _checked(ldr)
-        log_hdr = self.predict_log(ldr)
+        log_hdr = self.predict_log(ldr, is_frame=is_frame)
         if adjust is not None:
             log_hdr = adjust(ldr, log_hdr)
         return linearise(ldr, self.transfer, self.gamma) if log_hdr is None else self.compose(ldr, log_hdr)
@@ -90,22 +92,24 @@ class Reconstructor:
                 log_hdr[rows] = linearise(ldr[rows], self.transfer, self.gamma)
         return log_hdr
 
-    def predict_log(self, ldr: np.ndarray) -> np.ndarray | None:
+    def predict_log(self, ldr: np.ndarray, *, is_frame: bool = False) -> np.ndarray | None:
         """Y of eq. 1 held to LOG_RANGE, float32 H×W×3, right where the mask is below 1; None where it nowhere is."""
         clipped = np.empty(ldr.shape[:2], bool)
         for rows in _bands(ldr):
             np.any(exposure_mask(ldr[rows], self.config.mask_threshold) < 1, axis=2, out=clipped[rows])
         region = clipped_region(clipped, self.config)
+        if not is_frame or region is None:
+            self._kept = {}
         if region is None:
             return None
         while True:
             try:
-                return self._blend(ldr, clipped, region)
+                return self._blend(ldr, clipped, region, is_frame)
             except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator raises the bare class
                 if not _out_of_memory(error) or not self._lower(region, ldr):
                     raise
 
-    def _blend(self, ldr: np.ndarray, clipped: np.ndarray, region: Tile) -> np.ndarray:
+    def _blend(self, ldr: np.ndarray, clipped: np.ndarray, region: Tile, is_frame: bool) -> np.ndarray:
         """Tiles of the region, blended in the log domain with windows that sum to one."""
         multiple, reach = self.config.multiple, receptive_radius(self.config)
         tile = self._tile(region, ldr)
@@ -113,11 +117,11 @@ class Reconstructor:
         tiles = [t for t in plan(region, tile, overlap, multiple) if clipped[t.inside(*clipped.shape)].any()]
         log_hdr = np.zeros_like(ldr)
         if len(tiles) == 1:
-            ((_, log_tile),) = self._run(ldr, clipped, tiles)
+            ((_, log_tile),) = self._run(ldr, clipped, tiles, is_frame)
             log_hdr[tiles[0].inside(*clipped.shape)] = log_tile
             return log_hdr
         weights = np.zeros(clipped.shape, np.float32)
-        for one, log_tile in self._run(ldr, clipped, tiles):
+        for one, log_tile in self._run(ldr, clipped, tiles, is_frame):
             inside = one.inside(*clipped.shape)
             weight = window(one, region, -(-overlap // multiple) * multiple, reach)
             weight = weight[: log_tile.shape[0], : log_tile.shape[1]]
@@ -125,11 +129,22 @@ class Reconstructor:
             weights[inside] += weight
         return np.divide(log_hdr, weights[..., None], out=log_hdr, where=weights[..., None] > 0)
 
-    def _run(self, ldr: np.ndarray, clipped: np.ndarray, tiles: list[Tile]) -> Iterator[tuple[Tile, np.ndarray]]:
+    def _run(
+        self, ldr: np.ndarray, clipped: np.ndarray, tiles: list[Tile], is_frame: bool
+    ) -> Iterator[tuple[Tile, np.ndarray]]:
         """Each tile with its log output, cut to the picture."""
+        before, self._kept = self._kept, {}
+        changed = []
+        for one in tiles:
+            part = ldr[one.inside(*clipped.shape)]
+            if one in before and _same(before[one][0], part):
+                self._kept[one] = before[one]
+                yield one, before[one][1]
+            else:
+                changed.append(one)
         size = self.batch or self._batch(tiles[0], ldr)
-        for start in range(0, len(tiles), size):
-            group = tiles[start : start + size]
+        for start in range(0, len(changed), size):
+            group = changed[start : start + size]
             with torch.inference_mode():
                 images, masks, needed = self._upload(ldr, clipped, group)
                 output = (
@@ -143,7 +158,10 @@ class Reconstructor:
                 )
             for one, log_tile in zip(group, output, strict=True):
                 rows, columns = one.inside(*clipped.shape)
-                yield one, log_tile[: rows.stop - rows.start, : columns.stop - columns.start]
+                log_tile = log_tile[: rows.stop - rows.start, : columns.stop - columns.start]
+                if is_frame:
+                    self._kept[one] = ldr[rows, columns].copy(), log_tile
+                yield one, log_tile
 
     def _upload(
         self, ldr: np.ndarray, clipped: np.ndarray, tiles: list[Tile]
@@ -219,6 +237,11 @@ def _bands(picture: np.ndarray) -> Iterator[slice]:
     step = max(1, 2**18 // max(1, picture[0].size))
     for top in range(0, len(picture), step):
         yield slice(top, min(top + step, len(picture)))
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two pictures are equal; a few rows tell most of those apart that are not."""
+    return np.array_equal(one[::64], other[::64]) and np.array_equal(one, other)
 
 
 def _checked(ldr: np.ndarray) -> np.ndarray:

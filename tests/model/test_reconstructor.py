@@ -42,6 +42,29 @@ def test_a_picture_without_anything_clipped_never_meets_the_network(monkeypatch)
     assert (reconstructor.reconstruct(ldr) == ldr**2.0).all()
 
 
+def test_tiles_of_a_clip_that_stand_still_are_not_run_again(monkeypatch):
+    reconstructor = Reconstructor(network(), "cpu", "fp32", tile=64, overlap=16)
+    run = []
+    upload = reconstructor._upload
+
+    def counted(ldr, clipped, tiles):
+        run.extend(tiles)
+        return upload(ldr, clipped, tiles)
+
+    monkeypatch.setattr(reconstructor, "_upload", counted)
+    first = picture(256, 256)
+    second = first.copy()
+    second[250, 250] = 0.5  # seen by the last tile only
+    for frame, count in ((first, 25), (first, 0), (second, 1), (first, 1)):
+        run.clear()
+        hdr = reconstructor.reconstruct(frame, is_frame=True)
+        assert len(run) == count
+        assert (hdr == Reconstructor(network(), "cpu", "fp32", tile=64, overlap=16).reconstruct(frame)).all()
+    run.clear()
+    reconstructor.reconstruct(first)
+    assert len(run) == 25 and not reconstructor._kept
+
+
 def test_tiles_without_anything_clipped_are_not_run(monkeypatch):
     reconstructor = Reconstructor(network(), "cpu", "fp32", tile=64, overlap=16)
     run = []
