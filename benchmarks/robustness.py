@@ -536,7 +536,7 @@ def convert_damaged(path: Path, out: Path) -> tuple[str, str]:
             items = job.plan(find_inputs([str(path)]), out, ".exr")
             options = pipeline.Options(max_pixels=FUZZED_PIXELS, verify=True, encoders=1)
             manifest = job.Manifest.read(out)
-            events = list(pipeline.run(items, _checked, write, manifest, job.Settings(), options, 0.96))
+            events = list(pipeline.run(items, _Square(), write, manifest, job.Settings(), options, 0.96))
             manifest.close()
     except Ldr2hdrError as error:
         return "unexpected", f"the run ended: {error}"
@@ -552,11 +552,19 @@ def convert_damaged(path: Path, out: Path) -> tuple[str, str]:
     return ("converted" if done else "refused"), (failures[0].message if failures else "")
 
 
-def _checked(ldr: np.ndarray) -> np.ndarray:
+class _Square:
     """T², for pixels that the network would take."""
-    if ldr.ndim != 3 or ldr.shape[2] != 3 or ldr.dtype != np.float32 or not (ldr.min() >= 0 and ldr.max() <= 1):
-        raise ValueError(f"pixels of shape {ldr.shape}, type {ldr.dtype}")
-    return ldr * ldr
+
+    workers = 1
+
+    def predict(self, work: Any) -> np.ndarray:
+        ldr = work.frame.pixels
+        if ldr.ndim != 3 or ldr.shape[2] != 3 or ldr.dtype != np.float32 or not (ldr.min() >= 0 and ldr.max() <= 1):
+            raise ValueError(f"pixels of shape {ldr.shape}, type {ldr.dtype}")
+        return ldr * ldr
+
+    def finish(self, _work: Any, predicted: np.ndarray) -> np.ndarray:
+        return predicted
 
 
 # Flat

@@ -178,7 +178,10 @@ def convert(
         ),
     ] = False,
     device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.", rich_help_panel="Speed and memory")
+        str,
+        typer.Option(
+            help="auto, cpu, cuda, mps; several: cuda:0,cuda:1; all: every GPU.", rich_help_panel="Speed and memory"
+        ),
     ] = "auto",
     precision: Annotated[
         Precision, typer.Option(help="auto: bf16 where the processor has it.", rich_help_panel="Speed and memory")

@@ -1,6 +1,7 @@
 """`ldr2hdr convert`: from what was typed to a run, its display and its exit status."""
 
 import os
+import queue
 import re
 import shlex
 import signal
@@ -103,7 +104,7 @@ def _run(
 ) -> None:
     has_clip = any(item.input.kind == "video" or (request.fps and item.input.sequence) for item in items)
     is_steady = has_clip and request.temporal != "off" and request.method == "network"
-    expand, settings, threshold = _operator(request, is_steady, display)
+    operator, settings, threshold = _operator(request, is_steady, display)
     options = pipeline.Options(
         selection,
         request.deinterlace,
@@ -120,13 +121,13 @@ def _run(
     display.begin(len(items))
     try:
         write = _writer(request, settings)
-        for event in pipeline.run(items, expand, write, manifest, settings, options, threshold):
+        for event in pipeline.run(items, operator, write, manifest, settings, options, threshold):
             display.show(event)
     finally:
         manifest.close()
 
 
-def _operator(request: Request, is_steady: bool, display: Display) -> tuple[pipeline.Expand, job.Settings, float]:
+def _operator(request: Request, is_steady: bool, display: Display) -> tuple[pipeline.Operator, job.Settings, float]:
     """The operator that was asked for, the settings that decide the bytes, and the threshold of its mask."""
     decided: dict[str, Any] = {
         "method": request.method,
@@ -144,32 +145,31 @@ def _operator(request: Request, is_steady: bool, display: Display) -> tuple[pipe
         "version": __version__,
     }
     if request.method != "network":
-        from ldr2hdr_cli.operators import THRESHOLD, expand
-        from model.exposure import linearise
+        from ldr2hdr_cli.operators import THRESHOLD
 
-        def operator(work: pipeline.Work) -> np.ndarray:
-            ldr = work.frame.pixels
-            return expand(ldr, request.method, linear=linearise(ldr, request.transfer, request.gamma))
-
-        return operator, job.Settings(**decided), THRESHOLD
+        return _Classical(request), job.Settings(**decided), THRESHOLD
     from model.checkpoint import load_network, weights_sha256
-    from model.reconstructor import Reconstructor
+    from model.reconstructor import Reconstructor, devices
 
-    try:
-        reconstructor = Reconstructor(
-            load_network(request.weights),
-            request.device,
-            request.precision,
-            "auto" if request.tile == "auto" else int(request.tile),
-            request.overlap,
-            memory=_bytes(request.memory),
-            gamma=request.gamma,
-            transfer=request.transfer,
-            notify=display.say,
-        )
-    except (RuntimeError, AssertionError, ValueError) as error:  # torch's ways to say that a device is not there
-        reason = str(error).splitlines()[0]
-        raise Ldr2hdrError(f"--device {request.device}: cannot be used ({reason}); try --device auto.") from None
+    net = load_network(request.weights)
+    reconstructors = []
+    for device in devices(request.device):
+        try:
+            reconstructor = Reconstructor(
+                net,
+                device,
+                request.precision,
+                "auto" if request.tile == "auto" else int(request.tile),
+                request.overlap,
+                memory=_bytes(request.memory),
+                gamma=request.gamma,
+                transfer=request.transfer,
+                notify=display.say,
+            )
+        except (RuntimeError, AssertionError, ValueError) as error:  # torch's ways to say that a device is not there
+            reason = str(error).splitlines()[0]
+            raise Ldr2hdrError(f"--device {device}: cannot be used ({reason}); try --device auto.") from None
+        reconstructors.append(reconstructor)
     settings = job.Settings(
         **decided,
         weights=weights_sha256(request.weights),
@@ -178,26 +178,54 @@ def _operator(request: Request, is_steady: bool, display: Display) -> tuple[pipe
         overlap=request.overlap,
         memory=request.memory or "auto",
     )
-    network = _Network(reconstructor, request.temporal if is_steady else "off")
+    network = _Network(reconstructors, request.temporal if is_steady else "off")
     return network, settings, reconstructor.config.mask_threshold
 
 
 class _Network:
-    """The network as the pipeline calls it: a photograph by itself, the frames of a clip with those before them."""
+    """The network as the pipeline calls it: one copy a device, and the frames of a clip with those before them."""
 
-    def __init__(self, reconstructor: "Reconstructor", temporal: "Temporal") -> None:
-        self.reconstructor, self.temporal = reconstructor, temporal
-        self.clip: Path | None = None
+    def __init__(self, reconstructors: "list[Reconstructor]", temporal: "Temporal") -> None:
+        self.workers = len(reconstructors)
+        self._any, self._temporal = reconstructors[0], temporal
+        self._free: queue.SimpleQueue[Reconstructor] = queue.SimpleQueue()
+        for one in reconstructors:
+            self._free.put(one)
+        self._clip: Path | None = None
 
-    def __call__(self, work: pipeline.Work) -> np.ndarray:
-        if work.clip is None or self.temporal == "off":
-            return self.reconstructor.reconstruct(work.frame.pixels, is_frame=work.clip is not None)
-        if work.clip != self.clip:
-            config = self.reconstructor.config
-            self.clip, self.steadier = work.clip, Steadier(self.temporal, config.mask_threshold, config.floor)
-        return self.reconstructor.reconstruct(
-            work.frame.pixels, lambda ldr, log_hdr: self.steadier.push(work.number, ldr, log_hdr), is_frame=True
-        )
+    def predict(self, work: pipeline.Work) -> np.ndarray | None:
+        reconstructor = self._free.get()
+        try:
+            return reconstructor.predict_log(work.frame.pixels, is_frame=work.clip is not None)
+        finally:
+            self._free.put(reconstructor)
+
+    def finish(self, work: pipeline.Work, predicted: np.ndarray | None) -> np.ndarray:
+        if work.clip is not None and self._temporal != "off":
+            if work.clip != self._clip:
+                config = self._any.config
+                self._clip, self._steadier = work.clip, Steadier(self._temporal, config.mask_threshold, config.floor)
+            predicted = self._steadier.push(work.number, work.frame.pixels, predicted)
+        return self._any.compose(work.frame.pixels, predicted)
+
+
+class _Classical:
+    """One of the operators as the pipeline calls it."""
+
+    workers = 1
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    def predict(self, work: pipeline.Work) -> np.ndarray:
+        from ldr2hdr_cli.operators import expand
+        from model.exposure import linearise
+
+        ldr, request = work.frame.pixels, self._request
+        return expand(ldr, request.method, linear=linearise(ldr, request.transfer, request.gamma))
+
+    def finish(self, _work: pipeline.Work, predicted: np.ndarray) -> np.ndarray:
+        return predicted
 
 
 def _temporal(request: Request) -> str:

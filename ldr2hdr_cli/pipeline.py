@@ -1,13 +1,15 @@
 """decode → reconstruct → encode, overlapped, in bounded memory; one failure stays one failure.
 
-A thread decodes ahead into a short queue; the calling thread runs the network; a few threads encode, since neither
-FFmpeg, torch nor OpenEXR holds the interpreter lock while it works.
+A thread decodes ahead into a short queue; a thread for each device runs the network; the calling thread puts eq. 1 and
+the frames of a clip together, in order; a few threads encode, since neither FFmpeg, torch nor OpenEXR holds the
+interpreter lock while it works.
 """
 
 import errno
 import queue
 import stat
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -15,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -53,8 +55,18 @@ class Work:
     is_run_in: bool = False  # only there for the frames after it, and not written
 
 
-Expand = Callable[[Work], np.ndarray]
-"""The network or another operator: a frame → H×W×3, linear. It is called with the frames of a clip in their order."""
+class Operator(Protocol):
+    """The network, or a classical operator.
+
+    predict: what takes long, by itself; called from as many threads at once as `workers` says. finish: the frame,
+    H×W×3, linear, from what `predict` returned; called with the frames in their order.
+    """
+
+    workers: int
+
+    def predict(self, work: Work) -> Any: ...
+
+    def finish(self, work: Work, predicted: Any) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -117,12 +129,13 @@ class Options:
     max_frames: int = 2**20
     fps: Fraction | None = None  # numbered sequences are clips
     is_steady: bool = False  # the frames of a clip depend on those before
+    pixels: int = 48 * 2**20  # in hand at a time, 24 bytes each
     stop: threading.Event = field(default_factory=threading.Event)
 
 
 def run(
     items: Sequence[Item],
-    expand: Expand,
+    operator: Operator,
     write: Callable[[Work, np.ndarray], int],
     manifest: Manifest,
     settings: Settings,
@@ -131,28 +144,52 @@ def run(
 ) -> Iterator[Event]:
     """Convert everything, and tell what became of it, in the order of the inputs.
 
-    expand: the operator. write: encodes one frame and returns how many values it clamped. threshold: α, above which a
-    pixel counts as clipped. Ends early, with what is in hand finished, when `options.stop` is set, or after a failure
-    that no other file can escape (`Failed.ends_run`).
+    write: encodes one frame and returns how many values it clamped. threshold: α, above which a pixel counts as
+    clipped. Ends early, with what is in hand finished, when `options.stop` is set, or after a failure that no other
+    file can escape (`Failed.ends_run`).
     """
     encode = _Encoder(write, manifest, threshold, options.verify)
-    with ThreadPoolExecutor(options.encoders, "encode") as encoders:
-        pending: list[Future[Event]] = []
+    room = _Room(options.pixels)
+    with (
+        ThreadPoolExecutor(operator.workers, "network") as network,
+        ThreadPoolExecutor(options.encoders, "encode") as encoders,
+    ):
+        predicted: deque[tuple[Work, Future[Any]] | Event] = deque()
+        encoded: deque[Future[Event]] = deque()
+
+        def advance() -> None:
+            """Hand the first that is predicted on to the encoders."""
+            first = predicted.popleft()
+            if not isinstance(first, tuple):
+                encoded.append(_known(first))
+                return
+            work, future = first
+            failed, hdr = _finished(operator, work, future)
+            if failed is not None or work.is_run_in:
+                room.leave(work)
+                encoded.extend([_known(failed)] if failed is not None else [])
+                return
+            encoded.append(encoders.submit(encode, work, hdr))
+            encoded[-1].add_done_callback(lambda _future: room.leave(work))
 
         def finish() -> Event:
-            event = _finish(pending.pop(0), manifest, settings)
+            event = _recorded(encoded.popleft(), manifest, settings)
             if isinstance(event, Failed) and event.ends_run:
                 options.stop.set()
             return event
 
-        for found in _ahead(_decoded(items, manifest, settings, options), options.stop):
-            future = _start(found, expand, encode, encoders) if isinstance(found, Work) else _known(found)
-            if future:
-                pending.append(future)
-            # In order, and never more frames in hand than encoders can take.
-            while pending and (pending[0].done() or len(pending) > options.encoders + 1):
+        for found in _ahead(_decoded(items, manifest, settings, options), options.stop, room):
+            if found is not None:
+                is_work = isinstance(found, Work)
+                predicted.append((found, network.submit(operator.predict, found)) if is_work else found)
+            # In order, and never more frames in hand than there are hands.
+            while predicted and (_is_done(predicted[0]) or len(predicted) > operator.workers):
+                advance()
+            while encoded and (encoded[0].done() or len(encoded) > options.encoders + 1):
                 yield finish()
-        while pending:
+        while predicted:
+            advance()
+        while encoded:
             yield finish()
 
 
@@ -368,17 +405,41 @@ def _too_long(path: Path, most: int) -> Ldr2hdrError:
     return Ldr2hdrError(f"{path} has more frames than the {most} allowed; raise --max-frames if it is meant.")
 
 
-def _ahead(source: Iterator[Any], stop: threading.Event, depth: int = 2) -> Iterator[Any]:
+class _Room:
+    """How many pixels are in hand, so that memory is bounded whatever the pictures' size; one always has room."""
+
+    def __init__(self, pixels: int) -> None:
+        self._pixels, self._taken = pixels, 0
+        self._left = threading.Condition()
+
+    def enter(self, work: Work, timeout: float) -> bool:
+        pixels = work.frame.pixels[..., 0].size
+        with self._left:
+            if not self._left.wait_for(lambda: not self._taken or self._taken + pixels <= self._pixels, timeout):
+                return False
+            self._taken += pixels
+            return True
+
+    def leave(self, work: Work) -> None:
+        with self._left:
+            self._taken -= work.frame.pixels[..., 0].size
+            self._left.notify_all()
+
+
+def _ahead(source: Iterator[Any], stop: threading.Event, room: _Room, depth: int = 2) -> Iterator[Any]:
     """The same items, made by a thread that runs at most `depth` ahead; it ends soon after `stop`."""
     ready: queue.Queue[Any] = queue.Queue(depth)
     end = object()
     gone = threading.Event()
 
     def put(thing: Any) -> bool:
+        has_room = not isinstance(thing, Work)
         while not gone.is_set():
+            has_room = has_room or room.enter(thing, 0.2)
             try:
-                ready.put(thing, timeout=0.2)
-                return True
+                if has_room:
+                    ready.put(thing, timeout=0.2)
+                    return True
             except queue.Full:
                 continue
         return False
@@ -400,6 +461,8 @@ def _ahead(source: Iterator[Any], stop: threading.Event, depth: int = 2) -> Iter
             try:
                 thing = ready.get(timeout=0.2)
             except queue.Empty:
+                # While nothing comes, the caller may have something to hand on, which makes room.
+                yield None
                 continue
             if thing is end:
                 return
@@ -411,22 +474,26 @@ def _ahead(source: Iterator[Any], stop: threading.Event, depth: int = 2) -> Iter
         thread.join()  # a decoder that is left running would be torn down in the middle when Python ends
 
 
-def _start(work: Work, expand: Expand, encode: "_Encoder", encoders: ThreadPoolExecutor) -> "Future[Event] | None":
-    """Run the network here, and leave the encoding to a thread; None where nothing is to be encoded."""
+def _is_done(first: "tuple[Work, Future[Any]] | Event") -> bool:
+    return not isinstance(first, tuple) or first[1].done()
+
+
+def _finished(operator: Operator, work: Work, future: "Future[Any]") -> tuple[Failed | None, np.ndarray]:
+    """The frame, or why there is none."""
     path = work.item.input.path
+    nothing = np.empty(0)
     try:
-        hdr = expand(work)
+        return None, operator.finish(work, future.result())
     except Ldr2hdrError as error:
-        return _known(_failed(work, str(error)))
+        return _failed(work, str(error)), nothing
     except (MemoryError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else "not enough memory"
         if _device_lost(error):
             message = f"{path}: the GPU is lost or in a fault ({reason}); --device cpu goes on without it."
-            return _known(_failed(work, message, ends_run=True))
-        return _known(_failed(work, f"{path}: the network could not run ({reason}); try --memory or --tile."))
+            return _failed(work, message, ends_run=True), nothing
+        return _failed(work, f"{path}: the network could not run ({reason}); try --memory or --tile."), nothing
     except Exception as error:  # one strange picture must not end a night's work
-        return _known(_failed(work, f"{path}: the network failed: {_unforeseen(error)}", cause=error))
-    return None if work.is_run_in else encoders.submit(encode, work, hdr)
+        return _failed(work, f"{path}: the network failed: {_unforeseen(error)}", cause=error), nothing
 
 
 def _device_lost(error: Exception) -> bool:
@@ -504,7 +571,7 @@ def _known(event: Event) -> "Future[Event]":
     return future
 
 
-def _finish(future: "Future[Event]", manifest: Manifest, settings: Settings) -> Event:
+def _recorded(future: "Future[Event]", manifest: Manifest, settings: Settings) -> Event:
     event = future.result()
     if isinstance(event, Done):
         try:

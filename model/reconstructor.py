@@ -15,7 +15,6 @@ from model.selective import reconstruct_where
 from model.tiling import Tile, bytes_per_pixel, clipped_region, largest_tile, plan, window
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Adjust = Callable[[np.ndarray, np.ndarray | None], np.ndarray | None]
 
 MOST, LEAST = 2 << 30, 1 << 29
 """Bytes that "auto" gives the network and the picture on a CPU, at most, and the network, at least."""
@@ -66,22 +65,22 @@ class Reconstructor:
         self.notify = notify or (lambda _message: None)
         self._kept: dict[Tile, tuple[np.ndarray, np.ndarray]] = {}  # of the frame before: its input, its log output
 
-    def reconstruct(self, ldr: np.ndarray, adjust: Adjust | None = None, *, is_frame: bool = False) -> np.ndarray:
+    def reconstruct(self, ldr: np.ndarray) -> np.ndarray:
         """ldr: float32 H×W×3, display-encoded in [0, 1], any H, W ≥ 1 → float32 H×W×3, scene-linear, LDR white 1.0.
 
-        adjust: is given the picture and what `predict_log` returns of it, and returns what to take instead.
-        is_frame: of a clip, of which tiles that are as in the frame before are not computed again.
         Finite, never negative; equal to T^γ bit for bit where the mask is 1. Raises ValueError for another shape or
         for values outside [0, 1].
         """
-        ldr = _checked(ldr)
-        log_hdr = self.predict_log(ldr, is_frame=is_frame)
-        if adjust is not None:
-            log_hdr = adjust(ldr, log_hdr)
-        return linearise(ldr, self.transfer, self.gamma) if log_hdr is None else self.compose(ldr, log_hdr)
+        return self.compose(ldr, self.predict_log(ldr))
 
-    def compose(self, ldr: np.ndarray, log_hdr: np.ndarray) -> np.ndarray:
-        """Eq. 1 with this reconstructor's transfer and the weights' floor, H×W×3, in the memory of `log_hdr`."""
+    def compose(self, ldr: np.ndarray, log_hdr: np.ndarray | None) -> np.ndarray:
+        """Eq. 1 with this reconstructor's transfer and the weights' floor, float32 H×W×3.
+
+        ldr: as `predict_log` took it. log_hdr: what it returned, whose memory is used for the result.
+        """
+        ldr = np.ascontiguousarray(ldr, dtype=np.float32)
+        if log_hdr is None:
+            return linearise(ldr, self.transfer, self.gamma)
         for rows in _bands(ldr):
             mask = exposure_mask(ldr[rows], self.config.mask_threshold)
             if mask.min() < 1:
@@ -93,7 +92,12 @@ class Reconstructor:
         return log_hdr
 
     def predict_log(self, ldr: np.ndarray, *, is_frame: bool = False) -> np.ndarray | None:
-        """Y of eq. 1 held to LOG_RANGE, float32 H×W×3, right where the mask is below 1; None where it nowhere is."""
+        """Y of eq. 1 held to LOG_RANGE, float32 H×W×3, right where the mask is below 1; None where it nowhere is.
+
+        ldr: as for `reconstruct`, and so are the errors. is_frame: of a clip; tiles that are as in the frame before are
+        not computed again.
+        """
+        ldr = _checked(ldr)
         clipped = np.empty(ldr.shape[:2], bool)
         for rows in _bands(ldr):
             np.any(exposure_mask(ldr[rows], self.config.mask_threshold) < 1, axis=2, out=clipped[rows])
@@ -252,6 +256,13 @@ def _checked(ldr: np.ndarray) -> np.ndarray:
     if not (low >= 0 and high <= 1):  # also false for NaN
         raise ValueError(f"expected display-encoded values in [0, 1], not {low} to {high}")
     return ldr
+
+
+def devices(names: str) -> list[str]:
+    """ "cuda:0,cuda:1" → both; "all" → every GPU, or the CPU where there is none; another name → that one."""
+    if names == "all":
+        return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["auto"]
+    return [name for name in (part.strip() for part in names.split(",")) if name] or ["auto"]
 
 
 def _device(name: str) -> torch.device:

@@ -253,3 +253,71 @@ def test_an_option_that_makes_no_sense_is_misuse(photo, tmp_path, weights, optio
 def test_version():
     done = ldr2hdr("--version")
     assert done.stdout.startswith("ldr2hdr 0.")
+
+
+def test_several_devices_give_the_bytes_and_the_order_of_one(tmp_path, weights):
+    source = clip(tmp_path / "clip.mkv", frames=7)
+    said = []
+    for device in ("cpu", "cpu,cpu"):
+        out = tmp_path / device.replace(",", "-")
+        done = ldr2hdr("convert", source, "-o", out, "--weights", weights, "--device", device, "--json")
+        assert done.returncode == 0, done.stderr
+        events = [json.loads(line) for line in done.stdout.splitlines()]
+        said.append([Path(event["output"]).name for event in events if event["event"] == "done"])
+    assert said[0] == said[1] == sorted(said[0]) and len(said[0]) == 7
+    for name in said[0]:
+        one, both = (tmp_path / device / "clip" / name for device in ("cpu", "cpu-cpu"))
+        assert one.read_bytes() == both.read_bytes()
+
+
+def test_a_device_that_is_not_there_is_named(tmp_path, photo, weights):
+    done = ldr2hdr("convert", photo, "-o", tmp_path / "out", "--weights", weights, "--device", "cpu,warp:9")
+    assert done.returncode == 2
+    assert "--device warp:9: cannot be used" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_large_pictures_wait_for_room_instead_of_filling_the_memory(tmp_path, monkeypatch):
+    from ldr2hdr_cli import job, pipeline
+    from ldr2hdr_cli.sources import find_inputs
+
+    paths = []
+    for number in range(5):
+        paths.append(tmp_path / f"{number}.png")
+        Image.fromarray(picture(number)).save(paths[-1])
+    in_hand, most = set(), []
+
+    class Operator:
+        workers = 1
+
+        def predict(self, work):
+            return work.frame.pixels
+
+        def finish(self, work, predicted):
+            return predicted
+
+    def write(work, hdr):
+        in_hand.discard(work.output)
+        return 0
+
+    read = pipeline._Room.enter
+
+    def enter(self, work, timeout):
+        if entered := read(self, work, timeout):
+            in_hand.add(work.output)
+            most.append(len(in_hand))
+            work.output.parent.mkdir(parents=True, exist_ok=True)
+            work.output.touch()
+        return entered
+
+    monkeypatch.setattr(pipeline._Room, "enter", enter)
+    out = tmp_path / "out"
+    with job.lock(out):
+        for pixels, expected in ((64 * 48 * 3 // 2, 1), (64 * 48 * 2, 2)):
+            most.clear()
+            manifest = job.Manifest(out / "none.jsonl")
+            items = job.plan(find_inputs(list(map(str, paths))), out, ".exr")
+            options = pipeline.Options(pixels=pixels, overwrite=True)
+            events = list(pipeline.run(items, Operator(), write, manifest, job.Settings(), options, 0.96))
+            manifest.close()
+            assert [type(event) for event in events] == [pipeline.Done] * 5
+            assert max(most) <= expected
