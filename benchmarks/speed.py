@@ -6,7 +6,6 @@ Times are the best of a few, since whatever else a machine does only ever adds. 
 """
 
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -215,9 +214,13 @@ def machine() -> None:
 
 
 if __name__ == "__main__":
-    machine()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command has it
     parts = {"network": network, "stages": stages, "start": start, "size": size}
-    for part in sys.argv[1:] or parts:
+    if sys.argv[1:]:
+        machine()
+    for part in sys.argv[1:]:
         parts[part]()
         sys.stdout.flush()
-    print(f"\npeak of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+    if not sys.argv[1:]:  # each by itself: what a process has taken counts for its children too (getrusage(2))
+        for part in parts:
+            subprocess.run([sys.executable, __file__, part], check=True)

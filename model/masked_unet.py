@@ -179,7 +179,7 @@ class MaskedUNet(nn.Module):
             chain = self.encoder_masks(mask) if chain_of is None else chain_of(mask)
         for layer in self.encoder:
             current = next(chain)
-            features.append(_activate(layer(features[-1], current), self.config.encoder_activation))
+            features.append(activate(layer(features[-1], current), self.config.encoder_activation))
             if current is not None and self.config.skip_mask == "ones":
                 current = torch.ones_like(current[:, :1])
             masks.append(current)
@@ -210,7 +210,7 @@ class MaskedUNet(nn.Module):
         if level == 0:
             return x, None
         updated = None if mask is None else layer.update(mask, skip_mask)
-        return _activate(x, self.config.decoder_activation), updated
+        return activate(x, self.config.decoder_activation), updated
 
     def _check(self, ldr: Tensor, mask: Tensor) -> None:
         if ldr.ndim != 4 or ldr.shape[1] != 3 or mask.shape != ldr.shape:
@@ -238,7 +238,7 @@ def receptive_radius(config: NetworkConfig) -> int:
     return reach
 
 
-def _activate(x: Tensor, kind: Activation) -> Tensor:
+def activate(x: Tensor, kind: Activation) -> Tensor:
     """In place: no layer's gradient reads what went into its activation."""
     return F.relu(x, inplace=True) if kind == "relu" else F.leaky_relu(x, 0.2, inplace=True)
 

@@ -11,7 +11,7 @@ import torch
 
 from model.exposure import LOG_RANGE, Transfer, compose_hdr, exposure_mask, linearise
 from model.masked_unet import MaskedUNet, receptive_radius
-from model.selective import reconstruct_where
+from model.selective import fold, reconstruct_where
 from model.tiling import Tile, bytes_per_pixel, clipped_region, largest_tile, plan, window
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -59,6 +59,7 @@ class Reconstructor:
         self.net = copy.deepcopy(net).to(self.device, self.dtype).to(memory_format=torch.channels_last).eval()
         self.net.mean, self.net.std = net.mean.to(self.device), net.std.to(self.device)  # 8-bit steps survive in fp32
         self.net.requires_grad_(False)
+        self.folded = fold(net, self.device, self.dtype)
         self.tile, self.overlap, self.memory = tile, overlap, memory
         self.gamma, self.transfer = gamma, transfer
         self.batch: int | None = None
@@ -152,7 +153,7 @@ class Reconstructor:
             with torch.inference_mode():
                 images, masks, needed = self._upload(ldr, clipped, group)
                 output = (
-                    reconstruct_where(self.net, images, masks, needed)
+                    reconstruct_where(self.net, images, masks, needed, self.folded)
                     .float()
                     .masked_fill_(~needed[:, None], 0)
                     .clamp_(*LOG_RANGE)

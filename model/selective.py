@@ -6,13 +6,14 @@ reads. What is computed there equals `MaskedUNet.forward` up to rounding, and no
 ever held.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.masked_unet import MaskedConv, MaskedUNet
+from model.masked_unet import MaskedConv, MaskedUNet, activate
 
 BLOCK = 64
 """Side of a block in pixels of its own level. A rim around it is computed and thrown away."""
@@ -27,16 +28,58 @@ RIM = 2
 """Pixels around a block: one is read by its convolution; two, so that the level below is cut at a whole pixel."""
 
 
-def reconstruct_where(net: MaskedUNet, ldr: Tensor, mask: Tensor, needed: Tensor) -> Tensor:
+class Folded(NamedTuple):
+    """The filters of a decoder level, for maps that have not been enlarged.
+
+    Nearest ×2 and a 3×3 filter make each pixel from 2×2 of the small map: one transposed convolution of 4×4, stride 2,
+    with 4 products where there were 9. own: (C, C′, 4, 4), of the features from below; skip: (C′, C_skip, 3, 3);
+    mask_own, mask_skip: the same of eq. 4, the latter summed over its inputs where all skips share one mask.
+    """
+
+    own: Tensor
+    skip: Tensor
+    bias: Tensor | None
+    mask_own: Tensor
+    mask_skip: Tensor
+
+
+def fold(net: MaskedUNet, device: torch.device, dtype: torch.dtype) -> list[Folded] | None:
+    """For `reconstruct_where`, from weights in full precision; None for gated convolutions, which stay as they are."""
+    if net.config.masking == "gated":
+        return None
+    channels, folded = net.config.channels(), []
+    for level, layer in enumerate(net.decoder):
+        filters, inputs = [], channels[level + 1]
+        with torch.no_grad():
+            for weight in (layer.conv.weight.float(), layer.mask_filter().float()):
+                # Each tap of the small filter is the sum of the large one's that fall upon it.
+                around = F.pad(weight[:, :inputs].flip(2, 3), (1, 1, 1, 1))
+                own = sum(around[:, :, i : i + 4, j : j + 4] for i in (0, 1) for j in (0, 1))
+                filters += [own.transpose(0, 1), weight[:, inputs:]]  # type: ignore[union-attr]  # no empty sum
+            if net.config.skip_mask == "ones":
+                filters[3] = filters[3].sum(1, keepdim=True)
+            own, skip, mask_own, mask_skip = (
+                one.to(device, dtype).contiguous(memory_format=torch.channels_last) for one in filters
+            )
+            bias = None if layer.conv.bias is None else layer.conv.bias.to(device, dtype)
+            folded.append(Folded(own, skip, bias, mask_own, mask_skip))
+    return folded
+
+
+def reconstruct_where(
+    net: MaskedUNet, ldr: Tensor, mask: Tensor, needed: Tensor, folded: Sequence[Folded] | None = None
+) -> Tensor:
     """Y of eq. 1, (N, 3, H, W), right where `needed`, anything elsewhere.
 
-    ldr, mask: (N, 3, H, W), as for `MaskedUNet.forward`. needed: bool (N, H, W).
+    ldr, mask: (N, 3, H, W), as for `MaskedUNet.forward`. needed: bool (N, H, W). folded: the decoder's filters, from
+    `fold`, where there are any.
     """
     features, masks = net.encode(ldr, mask, lambda mask: encoder_masks(net, mask))
     wanted = _wanted(needed[:, None], net.config.depth)
     x, x_mask = features.pop(), masks.pop()
     for level in reversed(range(net.config.depth)):
-        x, x_mask = _decode(net, level, x, x_mask, features.pop(), masks.pop(), wanted[level])
+        own = folded[level] if folded is not None else None
+        x, x_mask = _decode(net, own, level, x, x_mask, features.pop(), masks.pop(), wanted[level])
     return x
 
 
@@ -78,12 +121,10 @@ def _updated(layer: MaskedConv, mask: Tensor, out: Tensor, reached: Tensor) -> T
     kernel = layer.conv.kernel_size[0]
     padding, side = kernel // 2, 2 * BLOCK + kernel - 2
     height, width = out.shape[2:]
-    borders = (padding, 2 * BLOCK + padding, padding, 2 * BLOCK + padding)
-    mask = F.pad(mask, borders).contiguous(memory_format=torch.channels_last)
     weight = layer.mask_filter()
     for places in _places(reached):
         doubled = [(n, 2 * top, 2 * left) for n, top, left in places]
-        blocks = F.conv2d(_cut(mask, doubled, side, 1), weight, None, layer.conv.stride)
+        blocks = F.conv2d(_cut(mask, doubled, 1, padding, side), weight, None, layer.conv.stride)
         for block, (n, top, left) in zip(blocks, places, strict=True):
             rows, columns = min(BLOCK, height - top), min(BLOCK, width - left)
             out[n, :, top : top + rows, left : left + columns] = block[:, :rows, :columns]
@@ -99,8 +140,35 @@ def _wanted(needed: Tensor, depth: int) -> list[Tensor]:
     return wanted
 
 
+def _level(
+    net: MaskedUNet,
+    folded: Folded | None,
+    level: int,
+    x: Tensor,
+    mask: Tensor | None,
+    skip: Tensor,
+    skip_mask: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """`MaskedUNet.decode_level`, with folded filters where there are any."""
+    if folded is None:
+        return net.decode_level(level, x, mask, skip, skip_mask)
+    if mask is not None:
+        x = x * mask
+    if skip_mask is not None and net.config.skip_mask == "encoder":
+        skip = skip * skip_mask
+    y = F.conv2d(skip, folded.skip, folded.bias, 1, 1).add_(F.conv_transpose2d(x, folded.own, None, 2, 1))
+    if level == 0:
+        return y, None
+    updated = None
+    if mask is not None and skip_mask is not None:
+        updated = F.conv_transpose2d(mask, folded.mask_own, None, 2, 1)
+        updated.add_(F.conv2d(skip_mask, folded.mask_skip, None, 1, 1))
+    return activate(y, net.config.decoder_activation), updated
+
+
 def _decode(
     net: MaskedUNet,
+    folded: Folded | None,
     level: int,
     x: Tensor,
     mask: Tensor | None,
@@ -111,24 +179,20 @@ def _decode(
     """One decoder level in blocks, or whole where that is a block or two."""
     height, width = skip.shape[2:]
     if height * width <= 4 * BLOCK**2:
-        return net.decode_level(level, x, mask, skip, skip_mask)
-    # Zeros around the picture are what the convolution's own padding would be; at the far sides they also fill the
-    # last blocks.
-    low = (RIM // 2, RIM // 2 + BLOCK // 2)
-    own = (RIM, RIM + BLOCK)
-    x, skip = _bordered(x, *low), _bordered(skip, *own)
-    mask = None if mask is None else _bordered(mask, *low)
-    skip_mask = None if skip_mask is None else _bordered(skip_mask, *own)
+        return _level(net, folded, level, x, mask, skip, skip_mask)
+    low, own = (RIM // 2, BLOCK // 2 + RIM), (RIM, BLOCK + 2 * RIM)
     channels = net.config.channels()[level]
     out = skip.new_empty(len(skip), height + BLOCK, width + BLOCK, channels).permute(0, 3, 1, 2)
     out_mask = torch.empty_like(out) if mask is not None and level > 0 else None
     for places in _places(wanted):
-        y, y_mask = net.decode_level(
+        y, y_mask = _level(
+            net,
+            folded,
             level,
-            _cut(x, places, BLOCK // 2 + RIM, 2),
-            None if mask is None else _cut(mask, places, BLOCK // 2 + RIM, 2),
-            _cut(skip, places, BLOCK + 2 * RIM, 1),
-            None if skip_mask is None else _cut(skip_mask, places, BLOCK + 2 * RIM, 1),
+            _cut(x, places, 2, *low),
+            None if mask is None else _cut(mask, places, 2, *low),
+            _cut(skip, places, 1, *own),
+            None if skip_mask is None else _cut(skip_mask, places, 1, *own),
         )
         _paste(out, y, places)
         if out_mask is not None and y_mask is not None:
@@ -145,18 +209,19 @@ def _places(wanted: Tensor) -> Iterator[list[tuple[int, int, int]]]:
         yield places[start : start + TOGETHER]
 
 
-def _bordered(x: Tensor, before: int, after: int) -> Tensor:
-    return F.pad(x, (before, after, before, after)).contiguous(memory_format=torch.channels_last)
+def _cut(x: Tensor, places: list[tuple[int, int, int]], scale: int, rim: int, side: int) -> Tensor:
+    """The blocks at `places`, side × side with their rim, of a map whose resolution is 1/scale of the level's.
 
-
-def _cut(x: Tensor, places: list[tuple[int, int, int]], side: int, scale: int) -> Tensor:
-    """The blocks at `places` of a bordered map whose resolution is 1/scale of the level's."""
-    return torch.cat(
-        [
-            x[n : n + 1, :, top // scale : top // scale + side, left // scale : left // scale + side]
-            for n, top, left in places
-        ]
-    ).contiguous(memory_format=torch.channels_last)
+    Around the map lie zeros, as the convolution's own padding would have them.
+    """
+    height, width = x.shape[2:]
+    blocks = []
+    for n, top, left in places:
+        top, left = top // scale - rim, left // scale - rim
+        block = x[n : n + 1, :, max(top, 0) : top + side, max(left, 0) : left + side]
+        outside = max(-left, 0), max(left + side - width, 0), max(-top, 0), max(top + side - height, 0)
+        blocks.append(F.pad(block, outside) if any(outside) else block)
+    return torch.cat(blocks).contiguous(memory_format=torch.channels_last)
 
 
 def _paste(out: Tensor, blocks: Tensor, places: list[tuple[int, int, int]]) -> None:

@@ -5,7 +5,7 @@ import torch
 
 from model import MaskedUNet, NetworkConfig, exposure_mask, selective
 from model.masked_unet import initialise
-from model.selective import reconstruct_where
+from model.selective import fold, reconstruct_where
 
 
 @pytest.fixture(autouse=True)
@@ -19,9 +19,10 @@ def pictures(height: int = 96, width: int = 136, seed: int = 0) -> tuple[torch.T
     return ldr, exposure_mask(ldr, 0.7)
 
 
+@pytest.mark.parametrize("folds", [False, True])
 @pytest.mark.parametrize("skip_mask", ["ones", "encoder"])
 @pytest.mark.parametrize("masking", ["feature", "input", "gated", "none"])
-def test_it_equals_the_whole_pass_where_it_is_needed(masking, skip_mask):
+def test_it_equals_the_whole_pass_where_it_is_needed(masking, skip_mask, folds):
     config = NetworkConfig(base_channels=4, depth=3, masking=masking, skip_mask=skip_mask)
     net = initialise(MaskedUNet(config), seed=0).eval()
     ldr, mask = pictures()
@@ -29,7 +30,8 @@ def test_it_equals_the_whole_pass_where_it_is_needed(masking, skip_mask):
     needed[0, 5:30, 100:136] = True  # a blob at an edge
     needed[1, 40, 3] = needed[1, 95, 135] = True  # two lonely pixels, one of them the last
     with torch.inference_mode():
-        whole, part = net(ldr, mask), reconstruct_where(net, ldr, mask, needed)
+        folded = fold(net, ldr.device, ldr.dtype) if folds else None
+        whole, part = net(ldr, mask), reconstruct_where(net, ldr, mask, needed, folded)
     where = needed[:, None].expand_as(whole)
     assert torch.allclose(whole[where], part[where], atol=1e-5)
     assert whole[where].abs().max() > 0.1  # there was something to compare
@@ -40,7 +42,9 @@ def test_everything_needed_is_the_whole_pass():
     ldr, mask = pictures(112, 80)
     with torch.inference_mode():
         whole = net(ldr, mask)
-        part = reconstruct_where(net, ldr, mask, torch.ones(2, 112, 80, dtype=torch.bool))
+        part = reconstruct_where(
+            net, ldr, mask, torch.ones(2, 112, 80, dtype=torch.bool), fold(net, ldr.device, ldr.dtype)
+        )
     assert torch.allclose(whole, part, atol=1e-5)
 
 
