@@ -26,7 +26,7 @@ def perspective(
     panorama = reduced(panorama, focal)
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     x, y = (columns + 0.5 - width / 2) / focal, (height / 2 - rows - 0.5) / focal
-    directions = np.stack([x, y, np.ones_like(x)], -1) @ _rotation(yaw, pitch, roll).T.astype(np.float32)
+    directions = np.stack([x, y, np.ones_like(x)], -1) @ rotation(yaw, pitch, roll).T.astype(np.float32)
     longitude = np.arctan2(directions[..., 0], directions[..., 2])
     latitude = np.arctan2(directions[..., 1], np.hypot(directions[..., 0], directions[..., 2]))
     high, wide = panorama.shape[:2]
@@ -61,7 +61,7 @@ def reduced(panorama: np.ndarray, focal: float) -> np.ndarray:
     return panorama
 
 
-def _rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
+def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
     """Camera to panorama: x right, y up, z ahead; roll, then pitch, then yaw."""
     a, b, c = (math.radians(angle) for angle in (yaw, pitch, roll))
     about_y = np.array([[math.cos(a), 0, math.sin(a)], [0, 1, 0], [-math.sin(a), 0, math.cos(a)]])

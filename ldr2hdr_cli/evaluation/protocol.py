@@ -95,7 +95,7 @@ def made_cases(folder: Path, protocol: Protocol) -> Iterator[Case]:
     for path in scenes(folder, protocol.only):
         truth = np.maximum(np.nan_to_num(read_hdr(path)[..., :3], nan=0.0, posinf=65504.0), 0.0)
         for view, tag in _views(truth, path.stem, protocol, mild=False):
-            n, sigma = _curve(_rng(protocol.seed, path.stem, tag))
+            n, sigma = _curve(numbers_of(protocol.seed, path.stem, tag))
             for share in protocol.shares:
                 exposed = view * np.float32(expose(view, share / 100))
                 name = f"{path.stem}_{tag}_share{share:g}"
@@ -192,7 +192,7 @@ def without_light_source(view: np.ndarray) -> bool:
 
 def _mild_cases(truth: np.ndarray, scene: str, protocol: Protocol) -> Iterator[Case]:
     for view, tag in _views(truth, scene, protocol, mild=True):
-        rng = _rng(protocol.seed, scene, tag)
+        rng = numbers_of(protocol.seed, scene, tag)
         n, sigma = _curve(rng)
         peaks = view.max(axis=2)
         half, brightest = (max(float(value), 1e-12) for value in np.percentile(peaks, (50, BRIGHTEST)))
@@ -213,7 +213,7 @@ def _views(truth: np.ndarray, scene: str, protocol: Protocol, *, mild: bool) -> 
         if fits(view):
             yield view, f"{letter}0"
         return
-    rng = _rng(protocol.seed, scene, letter)
+    rng = numbers_of(protocol.seed, scene, letter)
     found = 0
     for attempt in range(TRIES * protocol.views):
         yaw = float(rng.uniform(-180, 180) if mild else 360 * attempt / protocol.views + rng.uniform(-30, 30))
@@ -249,7 +249,7 @@ def _curve(rng: np.random.Generator) -> tuple[float, float]:
     return n, sigma
 
 
-def _rng(seed: int, scene: str, tag: str) -> np.random.Generator:
+def numbers_of(seed: int, scene: str, tag: str) -> np.random.Generator:
     """Numbers that depend on the seed, scene and view alone, whatever else is evaluated."""
     return np.random.default_rng([seed, zlib.crc32(scene.encode()), zlib.crc32(tag.encode())])
 
