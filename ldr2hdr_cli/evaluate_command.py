@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from ldr2hdr_cli.evaluation.protocol import Case
 
 DEFAULT_WEIGHTS = "default"
+CLIPS_ON_PAGE = 6  # four megabytes each
+T = TypeVar("T")
 
 
 def evaluate(
@@ -49,6 +51,11 @@ def evaluate(
             "--out", "-o", help="Write results.csv, results.json, plots and a page there.", show_default=False
         ),
     ] = None,
+    video: Annotated[
+        bool,
+        typer.Option("--video", help="Score clips of a camera that moves inside the panoramas: flicker and errors."),
+    ] = False,
+    frames: Annotated[int, typer.Option(min=2, help="Of a clip, for --video.")] = 24,
     only: Annotated[
         Path | None,
         typer.Option("--only", "--list", help="Text file with the scenes to use, one name a line.", show_default=False),
@@ -76,6 +83,15 @@ def evaluate(
     page_pictures: Annotated[int, typer.Option(min=0, help="Pictures on the page, at most.")] = 24,
 ) -> None:
     """Compare networks, classical operators and other programs on pictures whose truth is known."""
+    if video:
+        if hdr is None or pairs or prediction or save_inputs:
+            raise typer.BadParameter("--video goes with --hdr DIR, and not with --pairs, --prediction or --save-inputs")
+        shares = _shares(share)
+        clip_settings = {
+            "hdr": str(hdr), "level": shares[len(shares) // 2], "frames": frames, "size": size, "seed": seed,
+            "peak": peak, "white": white,
+        }  # fmt: skip
+        return _evaluate_clips(hdr, only, clip_settings, weights, method, device, precision, out, page_pictures)
     from ldr2hdr_cli.evaluation.compare import Scoring, compare
 
     cases = _cases(hdr, pairs, only, share, mild, seed, size, views, jpeg)
@@ -92,6 +108,67 @@ def evaluate(
     }  # fmt: skip
     _report(results, settings, out, page_pictures if out is not None else 0)
     return None
+
+
+def _evaluate_clips(
+    hdr: Path, only: Path | None, settings: dict[str, Any], weights: list[str] | None, operators: list[str] | None,
+    device: str, precision: str, out: Path | None, page_pictures: int,
+) -> None:  # fmt: skip
+    from rich.console import Console
+
+    from ldr2hdr_cli.evaluation import clip_report
+    from ldr2hdr_cli.evaluation.clips import made_clips
+    from ldr2hdr_cli.evaluation.flicker import aligned, network_clips, operator_clips, score_clip
+    from ldr2hdr_cli.evaluation.protocol import read_list
+    from model.errors import Ldr2hdrError
+
+    _known_precision(precision)
+    names = ["clip"] if not operators else [name for name in operators if name != "none"]
+    methods = [operator_clips(name) for name in _known_operators(names)]
+    for text in weights or ([] if operators else [DEFAULT_WEIGHTS]):
+        path = None if text == DEFAULT_WEIGHTS else Path(text)
+        methods.append(network_clips("ldr2hdr" if path is None else path.stem, path, device, precision))  # type: ignore[arg-type]
+    if out is not None:
+        _make(out)
+    album = clip_report.ClipAlbum(min(page_pictures, CLIPS_ON_PAGE) if out is not None else 0)
+    rows: list[dict[str, Any]] = []
+    clips = made_clips(
+        hdr,
+        level=settings["level"],
+        frames=settings["frames"],
+        size=settings["size"],
+        seed=settings["seed"],
+        only=read_list(only) if only else None,
+    )
+    for clip in _watched(clips, "clips"):
+        made = {name: aligned(pictures, clip) for way in methods for name, pictures in way(clip).items()}
+        rows += [score_clip(p, clip, name, settings["peak"], settings["white"]) for name, p in made.items()]
+        album.offer(clip, made)
+    if not rows:
+        raise Ldr2hdrError("No clip could be made: nothing in these panoramas outshines the rest; give others.")
+    summary = clip_report.summarise_clips(rows, settings["seed"])
+    said = clip_report.sentences(rows, summary, settings["seed"])
+    console = Console()
+    console.print(clip_report.clip_table(summary, len({row["case"] for row in rows})))
+    console.print("\n".join(said), highlight=False, markup=False)
+    if out is not None:
+        _write_clips(out, rows, summary, settings, said, album)
+        console.print(f"\nPlay them: open {out / 'index.html'} in a browser.", highlight=False, markup=False)
+
+
+def _write_clips(out: Path, rows: Any, summary: Any, settings: dict[str, Any], said: list[str], album: Any) -> None:
+    import json
+
+    from ldr2hdr_cli.atomic import write_atomically
+    from ldr2hdr_cli.evaluation import report
+    from ldr2hdr_cli.evaluation.clip_report import build_clip_page
+
+    report.write_csv(out / "results.csv", rows)
+    means = {method: {key: one._asdict() for key, one in all_.items()} for method, all_ in summary.items()}
+    document = report.finite({"settings": settings, "verdict": said, "summary": means, "rows": rows})
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(out / "results.json", text.encode() + b"\n")
+    write_atomically(out / "index.html", build_clip_page(album, summary, said, settings).encode())
 
 
 def _cases(
@@ -126,12 +203,9 @@ def _methods(
     from ldr2hdr_cli.evaluation.compare import network_method, operator_method, prediction_method
     from ldr2hdr_cli.operators import METHODS
 
-    if precision not in ("auto", "fp32", "bf16", "fp16"):
-        raise typer.BadParameter(f"--precision must be auto, fp32, bf16 or fp16, not {precision!r}")
+    _known_precision(precision)
     names = list(METHODS) if not operators else [name for name in operators if name != "none"]
-    if unknown := [name for name in names if name not in METHODS]:
-        raise typer.BadParameter(f"--method must be one of {', '.join(METHODS)} or none, not {unknown[0]!r}")
-    methods: dict[str, Method] = {name: operator_method(name) for name in dict.fromkeys(names)}
+    methods: dict[str, Method] = {name: operator_method(name) for name in _known_operators(names)}
     for text in weights or ([] if operators else [DEFAULT_WEIGHTS]):
         path = None if text == DEFAULT_WEIGHTS else Path(text)
         name = _unused("ldr2hdr" if path is None else path.stem, methods)
@@ -141,6 +215,20 @@ def _methods(
     if not methods:
         raise typer.BadParameter("nothing to compare: give --method, --weights or --prediction")
     return methods
+
+
+def _known_precision(name: str) -> None:
+    if name not in ("auto", "fp32", "bf16", "fp16"):
+        raise typer.BadParameter(f"--precision must be auto, fp32, bf16 or fp16, not {name!r}")
+
+
+def _known_operators(names: list[str]) -> list[str]:
+    """Each once, in their order."""
+    from ldr2hdr_cli.operators import METHODS
+
+    if unknown := [name for name in names if name not in METHODS]:
+        raise typer.BadParameter(f"--method must be one of {', '.join(METHODS)} or none, not {unknown[0]!r}")
+    return list(dict.fromkeys(names))
 
 
 def _unused(name: str, taken: Iterable[str]) -> str:
@@ -177,7 +265,7 @@ def _report(results: Iterator[Result], settings: dict[str, Any], out: Path | Non
         _make(out)
     album = Album(page_pictures)
     rows: list[dict[str, Any]] = []
-    for result in _watched(results):
+    for result in _watched(results, "pictures"):
         rows.extend(result.rows)
         album.offer(result)
     if not rows:
@@ -215,11 +303,11 @@ def _make(folder: Path) -> None:
         raise Ldr2hdrError(f"{folder} cannot be made ({error.strerror}); choose another folder.") from error
 
 
-def _watched(results: Iterator[Result]) -> Iterator[Result]:
-    """Say on stderr which picture is done, since a run takes minutes."""
+def _watched(results: Iterator[T], what: str) -> Iterator[T]:
+    """Say on stderr how many are done, since a run takes minutes."""
     from rich.console import Console
 
     with Console(stderr=True).status("Evaluating") as status:
         for count, result in enumerate(results, 1):
-            status.update(f"Evaluating: {count} pictures, last {result.case.name}")
+            status.update(f"Evaluating: {count} {what}")
             yield result

@@ -18,7 +18,7 @@ from model.exposure import exposure_mask
 
 Temporal = Literal["off", "auto", "strong"]
 
-KEPT = {"auto": 0.8, "strong": 0.92}
+KEPT = {"auto": 0.85, "strong": 0.92}
 """The share of the frame before where its motion is certain."""
 
 BLOCK = 96
@@ -126,7 +126,7 @@ def _blended(
     carried = carried[..., :3] / np.maximum(there, 1e-3)[..., None]
     if abs(np.log2(motion.gain)) > 1e-3:
         carried = np.log1p(np.expm1(carried) * np.float32(motion.gain))
-    weight = np.float32(kept) * trust * (there > 0.5) * now[..., 3]
+    weight = np.float32(kept) * trust * (there > 0.95) * now[..., 3]
     result = now.copy()
     result[..., :3] += weight[..., None] * (carried - now[..., :3])
     return result

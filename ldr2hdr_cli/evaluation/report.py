@@ -112,7 +112,7 @@ def summarise(rows: Sequence[dict[str, Any]], seed: int = 0) -> dict[str, list[M
     for kind in KINDS:
         chosen = [row for row in rows if row["exposure"] == kind]
         if chosen:
-            weights, scenes = _resampled(chosen, seed)
+            weights, scenes = resampled(chosen, seed)
             methods = list(dict.fromkeys(row["method"] for row in chosen))
             scores = [_method_score(m, kind, chosen, scenes, weights) for m in methods]
             summary[kind] = sorted(scores, key=lambda score: _rank(score.metrics[HEADLINE].mean))
@@ -122,9 +122,9 @@ def summarise(rows: Sequence[dict[str, Any]], seed: int = 0) -> dict[str, list[M
 def difference(rows: Sequence[dict[str, Any]], kind: str, first: str, second: str, seed: int = 0) -> Estimate:
     """`HEADLINE` of `second` minus that of `first`, scene by scene, with its interval: above 0, `first` is better."""
     chosen = [row for row in rows if row["exposure"] == kind and row["method"] in (first, second)]
-    weights, scenes = _resampled(chosen, seed)
-    values = {m: _per_scene([r for r in chosen if r["method"] == m], scenes, HEADLINE) for m in (first, second)}
-    return _estimate(values[second] - values[first], weights)
+    weights, scenes = resampled(chosen, seed)
+    values = {m: per_scene([r for r in chosen if r["method"] == m], scenes, HEADLINE) for m in (first, second)}
+    return estimate(values[second] - values[first], weights)
 
 
 def verdict(rows: Sequence[dict[str, Any]], summary: dict[str, list[MethodScore]], seed: int = 0) -> list[str]:
@@ -184,7 +184,7 @@ def table(scores: Sequence[MethodScore]) -> Table:
             if key == HEADLINE:
                 _, low, high = score.metrics[key]
                 cells.append(f"{low:.2f}–{high:.2f}" if isfinite(low) else "–")
-        result.add_row(_literal(score.method), *cells)
+        result.add_row(literal(score.method), *cells)
     return result
 
 
@@ -202,7 +202,7 @@ def bin_table(scores: Sequence[MethodScore]) -> Table:
         result.add_column(name, justify="right", no_wrap=True)
     for score in scores:
         cells = ("–" if not b.count else f"{b.bias.mean:+.2f}/{b.rmse.mean:.2f}" for b in score.bins)
-        result.add_row(_literal(score.method), *cells)
+        result.add_row(literal(score.method), *cells)
     return result
 
 
@@ -242,11 +242,11 @@ def write_json(
         "summary": {kind: [_as_dict(score) for score in scores] for kind, scores in summary.items()},
         "rows": list(rows),
     }
-    text = json.dumps(_finite(document), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(finite(document), indent=1, ensure_ascii=False, allow_nan=False)
     write_atomically(path, text.encode() + b"\n")
 
 
-def _resampled(rows: Sequence[dict[str, Any]], seed: int) -> tuple[np.ndarray, list[str]]:
+def resampled(rows: Sequence[dict[str, Any]], seed: int) -> tuple[np.ndarray, list[str]]:
     """How often each scene is drawn, RESAMPLES×scenes, and the scenes in that order."""
     scenes = sorted({row["scene"] for row in rows})
     rng = np.random.default_rng(seed)
@@ -270,10 +270,10 @@ def _method_score(
 
 
 def _metrics(rows: Sequence[dict[str, Any]], scenes: list[str], weights: np.ndarray) -> dict[str, Estimate]:
-    return {key: _estimate(_per_scene(rows, scenes, key), weights) for key in METRICS}
+    return {key: estimate(per_scene(rows, scenes, key), weights) for key in METRICS}
 
 
-def _per_scene(rows: Sequence[dict[str, Any]], scenes: list[str], key: str) -> np.ndarray:
+def per_scene(rows: Sequence[dict[str, Any]], scenes: list[str], key: str) -> np.ndarray:
     """Mean of a metric over each scene's pictures; NaN for a scene without it."""
     values: dict[str, list[float]] = {scene: [] for scene in scenes}
     for row in rows:
@@ -283,17 +283,17 @@ def _per_scene(rows: Sequence[dict[str, Any]], scenes: list[str], key: str) -> n
     return np.array([np.mean(values[scene]) if values[scene] else nan for scene in scenes])
 
 
-def _estimate(per_scene: np.ndarray, weights: np.ndarray) -> Estimate:
+def estimate(per_scene: np.ndarray, weights: np.ndarray) -> Estimate:
     valid = ~np.isnan(per_scene)
     if not valid.any():
         return Estimate(nan, nan, nan)
     values = np.where(valid, per_scene, 0.0)
     if not np.isfinite(values).all():
         return Estimate(float(values[valid].mean()), nan, nan)
-    return _ratio(values, valid.astype(np.float64), weights)
+    return ratio(values, valid.astype(np.float64), weights)
 
 
-def _ratio(total: np.ndarray, count: np.ndarray, weights: np.ndarray) -> Estimate:
+def ratio(total: np.ndarray, count: np.ndarray, weights: np.ndarray) -> Estimate:
     """Σ total / Σ count over scenes, and over each resampling of the scenes; one scene has no interval."""
     mean = float(total.sum() / count.sum())
     if np.count_nonzero(count) < 2:
@@ -315,8 +315,8 @@ def _bin_score(rows: Sequence[dict[str, Any]], scenes: list[str], weights: np.nd
     low, high = BINS[index]
     if not count.any():
         return BinScore(low, high, 0, Estimate(nan, nan, nan), Estimate(nan, nan, nan))
-    rmse = Estimate(*(float(np.sqrt(value)) for value in _ratio(square, count, weights)))
-    return BinScore(low, high, int(count.sum()), _ratio(bias, count, weights), rmse)
+    rmse = Estimate(*(float(np.sqrt(value)) for value in ratio(square, count, weights)))
+    return BinScore(low, high, int(count.sum()), ratio(bias, count, weights), rmse)
 
 
 def _ranking(rows: Sequence[dict[str, Any]], kind: str, scores: Sequence[MethodScore], seed: int) -> str:
@@ -397,7 +397,7 @@ def _amount(score: MethodScore) -> str:
     return f"{pictures} of {score.scenes} scene{'' if score.scenes == 1 else 's'}"
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
@@ -409,7 +409,7 @@ def _rank(mean: float) -> float:
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
     flat = {key: value for key, value in row.items() if key != "by_stops_above"}
-    for entry in row["by_stops_above"]:
+    for entry in row.get("by_stops_above", []):
         name = f"{entry['from']:g}_{'inf' if entry['to'] is None else format(entry['to'], 'g')}"
         flat.update({f"{key}_{name}": entry[key] for key in ("count", "bias", "rmse")})
     return {key: "" if isinstance(value, float) and np.isnan(value) else value for key, value in flat.items()}
@@ -432,11 +432,11 @@ def _as_dict(score: MethodScore) -> dict[str, Any]:
     }
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
+        return {key: finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
+        return [finite(entry) for entry in value]
     return None if isinstance(value, float) and not isfinite(value) else value
 
 
