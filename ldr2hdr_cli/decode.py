@@ -87,14 +87,15 @@ def pictures(
     """(index, picture) in the order of presentation; None for one that is lost.
 
     first: of those before it nothing is certain, neither that they are there nor that they are right. Raises Unsure,
-    before it gives `first`, where that could make a difference to the others.
+    before it gives `first`, where that could make a difference to the others. Of what is passed over, damage is not
+    noticed, even where it would have ended a decode from the start.
     """
     context = stream.codec_context
     order = _Presentation(context)
     end = 0
     why = ""
     try:
-        for packet, is_passed in passed_over(container.demux(stream), first, order.may_resume):
+        for packet, is_passed in passed_over(_packets(container, stream), first, order.may_resume):
             if is_passed != order.is_passing:
                 order.turn(context)
             if packet.size:
@@ -127,6 +128,18 @@ def pictures(
     yield from rest
     if why:
         damage.end, damage.why = order.index, why
+
+
+def _packets(container: Any, stream: Any) -> Iterator[Any]:
+    """All of the stream, and an empty one at the end."""
+    is_end = False
+    try:
+        for packet in container.demux(stream):
+            is_end = not packet.size and packet.pts is None
+            yield packet
+    except IndexError:  # PyAV knows only the streams that were there when it began
+        if not is_end:
+            raise ValueError("another stream begins on the way") from None
 
 
 @dataclass
@@ -162,6 +175,7 @@ class _Presentation:
         self._patience = 16 + (context.thread_count or 16)  # packets: the longest reordering, and a frame a thread
         self._sent = 0
         self._time = -(2**63)  # of decoding
+        self._shown = -(2**63)  # the last time stamp
         self._slots: dict[int, _Slot] = {}  # by time stamp
         self._counted: deque[Any] = deque()  # where order is not known
         self._first_key = 2**63  # the first time stamp of a key frame
@@ -204,6 +218,8 @@ class _Presentation:
         if packet.pts is None or packet.pts in self._slots or time < self._time:
             self._lose_track()
             return
+        if not self.is_sure and packet.pts <= self._shown:  # too late, or twice: what is passed over never waits
+            raise Unsure
         self._time = time
         if packet.is_keyframe and self._first_key == 2**63:
             self._first_key = packet.pts
@@ -240,6 +256,7 @@ class _Presentation:
             if slot.picture is None and not self._has_begun and slot.pts < self._first_key:
                 continue  # the first pictures of a clip that begins in the middle of something never counted
             self._has_begun = True
+            self._shown = slot.pts
             picture = None if slot.is_passed else self._good(slot, missing)
             self._is_seen |= picture is not None
             yield self._take_index(), picture

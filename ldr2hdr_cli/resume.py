@@ -49,7 +49,7 @@ def passed_over(packets: Iterable[Any], first: int, may_begin: Callable[[], bool
             held.append(packet)
             seen += 1
             size += packet.size
-    except FFmpegError:  # what was read before it is good
+    except (FFmpegError, ValueError, OSError):  # what was read before it is good
         while held:
             yield held.popleft(), False
         raise
@@ -69,7 +69,7 @@ def _has_fields(packet: Any) -> bool:
 
 def may_hold_fields(data: bytes, extradata: bytes) -> bool:
     """Whether a parameter set of H.264 in the data lets a packet be one field of a frame, where two make the frame."""
-    if data is extradata and data[:1] == b"\1":  # an `avcC` (ISO 14496-15, 5.3.3.1): number, then length, header, set
+    if data == extradata and data[:1] == b"\1":  # an `avcC` (ISO 14496-15, 5.3.3.1): number, then length, header, set
         starts = [9] if data[5] & 31 == 1 else [len(data)]
     elif extradata[:1] == b"\1":
         starts = list(_after_lengths(data, (extradata[4] & 3) + 1))
@@ -90,31 +90,37 @@ def _after_lengths(data: bytes, width: int) -> Iterator[int]:
 def _is_progressive(data: bytes) -> bool:
     """frame_mbs_only_flag (ITU-T H.264, 7.3.2.1.1); False where that is beyond what is read here."""
     clean = data.replace(b"\0\0\3", b"\0\0")
-    bits = iter("".join(f"{byte:08b}" for byte in clean[3:]))
+    bits = "".join(f"{byte:08b}" for byte in clean[3:])
+    at = 0
+
+    def read(count: int = 1) -> int:
+        nonlocal at
+        at += count
+        return int(bits[at - count : at] or "x", 2) if count else 0  # beyond the end: a ValueError
 
     def number() -> int:
         """An Exp-Golomb code (9.1), signed ones not resolved."""
         zeros = 0
-        while next(bits) == "0":
+        while not read():
             zeros += 1
-        return (1 << zeros) - 1 + int("0" + "".join(next(bits) for _ in range(zeros)), 2)
+        return (1 << zeros) - 1 + read(zeros)
 
     try:
         number()  # its id
         if clean[0] in _HIGH:
             if number() == 3:
-                next(bits)
-            number(), number(), next(bits)  # depths, lossless
-            if next(bits) == "1":  # scaling lists
+                read()
+            number(), number(), read()  # depths, lossless
+            if read():  # scaling lists
                 return False
         number()  # of bits of a frame's number
         if (kind := number()) == 0:
             number()
         elif kind == 1:
-            next(bits), number(), number()
+            read(), number(), number()
             for _ in range(number()):
                 number()
-        number(), next(bits), number(), number()  # references, gaps, width, height
-        return next(bits) == "1"
-    except (StopIteration, IndexError):
+        number(), read(), number(), number()  # references, gaps, width, height
+        return bool(read())
+    except (ValueError, IndexError):
         return False
