@@ -13,6 +13,7 @@ import av
 from av.error import FFmpegError
 from av.video.frame import PictureType
 
+from ldr2hdr_cli.resume import may_hold_fields, passed_over
 from model.errors import Ldr2hdrError
 
 ERRORS = (FFmpegError, ValueError, OSError)
@@ -24,6 +25,12 @@ _ONE_A_PACKET = frozenset(
     | {"mjpeg", "jpeg2000", "png", "tiff", "rawvideo", "v210", "v410", "r210", "huffyuv", "ffvhuff", "utvideo"}
     | {"magicyuv", "qtrle", "dvvideo", "cfhd", "hap"}
 )
+# Those whose packets may hold what later ones need: parameter sets, tables. They can read those and skip the pictures.
+_READS_ON = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mjpeg"})
+
+
+class Unsure(Exception):
+    """Frames from the middle of a clip might differ from those of a decode from its start."""
 
 
 @dataclass
@@ -74,28 +81,38 @@ def _is_cover(stream: Any) -> bool:
     return bool(int(stream.disposition) & int(av.stream.Disposition.attached_pic))
 
 
-def pictures(path: Path, container: Any, stream: Any, damage: Damage, max_pixels: int) -> Iterator[tuple[int, Any]]:
-    """(index, picture) in the order of presentation; None for one that is lost."""
+def pictures(
+    path: Path, container: Any, stream: Any, damage: Damage, max_pixels: int, first: int = 0
+) -> Iterator[tuple[int, Any]]:
+    """(index, picture) in the order of presentation; None for one that is lost.
+
+    first: of those before it nothing is certain, neither that they are there nor that they are right. Raises Unsure,
+    before it gives `first`, where that could make a difference to the others. Of what is passed over, damage is not
+    noticed, even where it would have ended a decode from the start.
+    """
     context = stream.codec_context
     order = _Presentation(context)
     end = 0
     why = ""
     try:
-        for packet in container.demux(stream):
+        for packet, is_passed in passed_over(_packets(container, stream), first, order.may_resume):
+            if is_passed != order.is_passing:
+                order.turn(context)
             if packet.size:
                 order.send(packet)
                 end = max(end, (packet.pts or packet.dts or 0) + max(packet.duration or 0, 1))
             elif packet.pts is not None:  # "as before": a decoder would take it for the end
                 continue
             try:
-                for picture in packet.decode():
-                    order.show(picture)
+                if not is_passed or context.name in _READS_ON:
+                    for picture in packet.decode():
+                        order.show(picture)
             except ERRORS as error:
                 if not 0 < context.width * context.height <= max_pixels:  # 0: of a size that was refused
                     why = "it grows to more pixels than --max-pixels allows"
                 elif not order.is_known:  # where it is, the frame will be missed in its place
                     why = reason(error)
-            yield from order.ready()
+            yield from order.certain(order.ready(), first)
             if why or order.is_lost:
                 why = why or "a damaged frame"
                 break
@@ -103,12 +120,26 @@ def pictures(path: Path, container: Any, stream: Any, damage: Damage, max_pixels
             why = "the file is cut short" if _is_cut(path, container, stream, end) else ""
     except ERRORS as error:  # of the container, or of the disk
         why = reason(error)
-    rest = list(order.ready(is_end=True))
+    rest = list(order.certain(order.ready(is_end=True), first))
+    if not order.is_sure:
+        raise Unsure
     while why and rest and rest[-1][1] is None:
         order.index, _ = rest.pop()
     yield from rest
     if why:
         damage.end, damage.why = order.index, why
+
+
+def _packets(container: Any, stream: Any) -> Iterator[Any]:
+    """All of the stream, and an empty one at the end."""
+    is_end = False
+    try:
+        for packet in container.demux(stream):
+            is_end = not packet.size and packet.pts is None
+            yield packet
+    except IndexError:  # PyAV knows only the streams that were there when it began
+        if not is_end:
+            raise ValueError("another stream begins on the way") from None
 
 
 @dataclass
@@ -119,6 +150,7 @@ class _Slot:
     pts: int
     is_key: bool = False
     is_corrupt: bool = False
+    is_passed: bool = False  # not decoded, because it is not wanted
     picture: Any = None
 
 
@@ -135,16 +167,47 @@ class _Presentation:
         self.is_known = context.name in _ONE_A_PACKET
         self.is_lost = False  # damaged where order is not known
         self.index = 0  # of the next frame
+        self.is_passing = False  # over packets that need not be decoded
+        self.is_sure = True  # that frames are as they would be had none been passed over
         self._may_be_fields = context.name == "h264"  # two packets make one frame
+        extradata = context.extradata or b""
+        self._has_fields = self._may_be_fields and may_hold_fields(extradata, extradata)
         self._patience = 16 + (context.thread_count or 16)  # packets: the longest reordering, and a frame a thread
         self._sent = 0
         self._time = -(2**63)  # of decoding
+        self._shown = -(2**63)  # the last time stamp
         self._slots: dict[int, _Slot] = {}  # by time stamp
         self._counted: deque[Any] = deque()  # where order is not known
         self._first_key = 2**63  # the first time stamp of a key frame
         self._has_begun = False
+        self._is_seen = False  # a good picture, so all is known that hangs on the first one
         self._key = _Slot(0, -(2**63))  # the last one shown
         self._damaged: list[_Slot] = []
+        self._resumed = 0  # the number of the last packet passed over
+        self._keys = 0  # shown since then
+
+    def may_resume(self) -> bool:
+        """Whether packets may be passed over from here on: the first frames are numbered, and one a packet."""
+        return self.is_known and self._is_seen and not self._has_fields
+
+    def turn(self, context: Any) -> None:
+        """To be called before the first packet that is passed over, and again before the next that is not."""
+        self.is_passing = not self.is_passing
+        if self.is_passing:
+            self.is_sure = False
+            for slot in self._slots.values():
+                slot.is_passed = slot.picture is None
+        else:
+            self._resumed = self._sent
+            context.flush_buffers()
+        context.skip_frame = "ALL" if self.is_passing else "DEFAULT"
+
+    def certain(self, frames: Iterator[tuple[int, Any]], first: int) -> Iterator[tuple[int, Any]]:
+        """The same; raises Unsure at `first` and after it, unless all is as if it had been decoded from the start."""
+        for index, picture in frames:
+            if index >= first and not self.is_sure:
+                raise Unsure
+            yield index, picture
 
     def send(self, packet: Any) -> None:
         """To be called with each packet before it is decoded."""
@@ -155,13 +218,18 @@ class _Presentation:
         if packet.pts is None or packet.pts in self._slots or time < self._time:
             self._lose_track()
             return
+        if not self.is_sure and packet.pts <= self._shown:  # too late, or twice: what is passed over never waits
+            raise Unsure
         self._time = time
         if packet.is_keyframe and self._first_key == 2**63:
             self._first_key = packet.pts
-        self._slots[packet.pts] = _Slot(self._sent, packet.pts, bool(packet.is_keyframe), bool(packet.is_corrupt))
+        is_corrupt = bool(packet.is_corrupt) and not self.is_passing
+        self._slots[packet.pts] = _Slot(self._sent, packet.pts, bool(packet.is_keyframe), is_corrupt, self.is_passing)
 
     def show(self, picture: Any) -> None:
         """To be called with each frame that the decoder gives."""
+        if self.is_passing:
+            return
         slot = self._slots.get(picture.pts)
         if slot is None or (self._may_be_fields and picture.interlaced_frame):
             self._lose_track()
@@ -179,7 +247,8 @@ class _Presentation:
             yield self._take_index(), self._counted.popleft()
         while self._slots:
             slot = self._slots[min(self._slots)]
-            missing = [other for other in self._slots.values() if other.picture is None and other.number <= slot.number]
+            waited = (other for other in self._slots.values() if not other.is_passed)
+            missing = [other for other in waited if other.picture is None and other.number <= slot.number]
             is_early = slot.pts > self._time > -(2**63)  # another may come that is shown before it
             if not is_end and (is_early or any(self._sent - other.number <= self._patience for other in missing)):
                 return
@@ -187,7 +256,10 @@ class _Presentation:
             if slot.picture is None and not self._has_begun and slot.pts < self._first_key:
                 continue  # the first pictures of a clip that begins in the middle of something never counted
             self._has_begun = True
-            yield self._take_index(), self._good(slot, missing)
+            self._shown = slot.pts
+            picture = None if slot.is_passed else self._good(slot, missing)
+            self._is_seen |= picture is not None
+            yield self._take_index(), picture
 
     def _good(self, slot: _Slot, missing: list[_Slot]) -> Any:
         """The picture, if it is there and nothing it depends on is damaged."""
@@ -195,6 +267,7 @@ class _Presentation:
         if slot.is_key and slot.picture is not None and slot.picture.pict_type in (PictureType.NONE, PictureType.I):
             self._key = slot
             self._damaged = [damaged for damaged in self._damaged if damaged.pts > slot.pts]
+            self._prove(slot)
         if slot.picture is None or slot.is_corrupt:
             self._damaged.append(slot)
         waiting = (other for other in self._slots.values() if other.is_corrupt)
@@ -203,6 +276,12 @@ class _Presentation:
             for damaged in (*self._damaged, *missing, *waiting)
         )
         return None if is_spoiled else slot.picture
+
+    def _prove(self, slot: _Slot) -> None:
+        """Two whole key frames, shown one after the other: nothing before them reaches beyond the second."""
+        if not self.is_sure and slot.number > self._resumed > 0 and slot.picture.key_frame and not slot.is_corrupt:
+            self._keys += 1
+            self.is_sure = self._keys >= 2 and not self._damaged
 
     def _take_index(self) -> int:
         self.index += 1

@@ -14,7 +14,7 @@ import numpy as np
 from av.filter import Graph
 from av.sidedata.sidedata import SideDataContainer
 
-from ldr2hdr_cli.decode import ERRORS, Damage, check_size, opened, pictures, reason
+from ldr2hdr_cli.decode import ERRORS, Damage, Unsure, check_size, opened, pictures, reason
 from ldr2hdr_cli.plate import P3D65, REC601_525, REC601_625, REC709, REC2020, Frame, Plate
 from ldr2hdr_cli.timecode import advance
 from model.errors import Ldr2hdrError
@@ -89,10 +89,28 @@ def read_frames(
     first, last: indices from 0, inclusive. start_number: of index 0, in what an error says. A frame that is damaged, or
     may have been spoiled by one that is, is left out; when all others have been given, Ldr2hdrError names those.
     """
+    how = (path, first, last, every, deinterlace, max_pixels, start_number)
+    try:
+        yield from _read(*how, start=first - 2 if deinterlace else first)  # a deinterlacer looks at both neighbours
+    except Unsure:  # before any frame was given
+        yield from _read(*how, start=0)
+
+
+def _read(
+    path: Path,
+    first: int,
+    last: int | None,
+    every: int,
+    deinterlace: bool,
+    max_pixels: int,
+    start_number: int,
+    start: int,
+) -> Iterator[Frame]:
+    """As read_frames. start: the first frame that must be as if all had been decoded."""
     damage = Damage(start_number)
     final = None if last is None else last - (last - first) % every
     with opened(path, max_pixels) as (container, stream):
-        decoded = pictures(path, container, stream, damage, max_pixels)
+        decoded = pictures(path, container, stream, damage, max_pixels, start)
         if deinterlace:
             decoded = _deinterlaced(path, decoded, stream)
         plate: Plate | None = None
@@ -113,6 +131,7 @@ def read_frames(
 def _deinterlaced(path: Path, decoded: Iterator[tuple[int, Any]], stream: Any) -> Iterator[tuple[int, Any]]:
     """One progressive picture a frame, by FFmpeg's bwdif, which looks at both neighbours."""
     graph: Graph | None = None
+    parity = ""  # by the first picture of the clip, wherever decoding goes on
     indices: deque[int] = deque()
     shape: Any = None
 
@@ -134,7 +153,9 @@ def _deinterlaced(path: Path, decoded: Iterator[tuple[int, Any]], stream: Any) -
             this = None if picture is None else (picture.width, picture.height, picture.format.name)
             if this != shape:  # a graph keeps the size it was made for, and a lost frame is no neighbour
                 yield from finish()
-                graph, shape = None if picture is None else _bwdif(picture, stream), this
+                if picture is not None:
+                    parity = parity or _parity(picture, stream)
+                graph, shape = None if picture is None else _bwdif(picture, stream, parity), this
             if graph is None:
                 yield index, None
             else:
@@ -146,8 +167,11 @@ def _deinterlaced(path: Path, decoded: Iterator[tuple[int, Any]], stream: Any) -
         raise Ldr2hdrError(f"{path} cannot be deinterlaced ({reason(error)}); try without --deinterlace.") from None
 
 
-def _bwdif(picture: Any, stream: Any) -> Graph:
-    parity = "auto" if picture.interlaced_frame else _PARITY.get(stream.codec_context.field_order, "auto")
+def _parity(picture: Any, stream: Any) -> str:
+    return "auto" if picture.interlaced_frame else _PARITY.get(stream.codec_context.field_order, "auto")
+
+
+def _bwdif(picture: Any, stream: Any, parity: str) -> Graph:
     graph = Graph()
     source = graph.add_buffer(
         width=picture.width, height=picture.height, format=picture.format.name, time_base=stream.time_base

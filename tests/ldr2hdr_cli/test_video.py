@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ldr2hdr_cli import decode
 from ldr2hdr_cli.plate import REC709, REC2020
+from ldr2hdr_cli.resume import may_hold_fields
 from ldr2hdr_cli.sources import probe, read_frames
 from ldr2hdr_cli.timecode import advance
 from model.errors import Ldr2hdrError
@@ -437,6 +439,125 @@ def test_a_clip_of_which_nothing_can_be_decoded(clip):
     with pytest.raises(Ldr2hdrError, match=r"dead\.mov holds no picture"):
         probe(path)
     assert "frames 0-2 cannot be decoded" in read_until_it_fails(path)[1]
+
+
+# Going on in the middle
+
+
+def numbered(count: int = 120) -> list[tuple[np.ndarray, ...]]:
+    """64×48; above what moves, the number of the frame, a bit in each eight columns."""
+    frames = moving(count, 48, 64)
+    for index, (luma, _, _) in enumerate(frames):
+        luma[:8] = np.repeat([235 if index >> bit & 1 else 16 for bit in range(8)], 8)
+    return frames
+
+
+OPEN = {"g": "12", "bf": "3", "x264-params": "open-gop=1"}
+STEPS = [int(t) for t in np.cumsum(np.random.default_rng(5).integers(1, 9, 120))]
+
+
+@pytest.fixture
+def decoded(monkeypatch) -> list[int]:
+    """The time stamps of all pictures that decoders give."""
+    given: list[int] = []
+    show = decode._Presentation.show
+
+    def counted(self, picture):
+        given.append(picture.pts)
+        show(self, picture)
+
+    monkeypatch.setattr(decode._Presentation, "show", counted)
+    return given
+
+
+def told(frames) -> list[tuple]:
+    return [(frame.index, frame.seconds, frame.timecode, frame.pixels.tobytes()) for frame in frames]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options", "how", "share"),
+    [
+        ("open.mp4", "libx264", OPEN, {}, 0.6),
+        ("open.mkv", "libx264", OPEN, {}, 0.6),
+        ("open.ts", "libx264", OPEN, {}, 0.6),
+        ("closed.mp4", "libx264", {"g": "12", "bf": "3"}, {"muxing": {"movflags": "frag_keyframe+empty_moov"}}, 0.6),
+        ("vfr.mkv", "libx264", OPEN, {"times": STEPS}, 0.6),
+        ("open.mov", "libx265", {"x265-params": "log-level=none:keyint=12:min-keyint=1:open-gop=1:bframes=3"}, {}, 0.6),
+        ("tape.mpg", "mpeg2video", {"g": "12", "bf": "2"}, {}, 0.6),
+        ("tape.mxf", "mpeg2video", {"g": "12", "bf": "2"}, {}, 0.6),
+        ("web.mkv", "libvpx-vp9", {"g": "12", "cpu-used": "8", "deadline": "realtime"}, {}, 0.6),
+        ("archive.mkv", "ffv1", {"g": "6"}, {}, 0.5),
+        ("intra.mov", "mjpeg", {}, {}, 0.5),
+        ("refresh.mkv", "libx264", {"x264-params": "intra-refresh=1:keyint=12"}, {}, None),  # has no key frames
+        ("packed.avi", "mpeg4", {"g": "12", "bf": "2"}, {}, None),  # frames cannot be numbered
+        ("fields.mkv", "libx264", {"g": "12", "flags": "+ildct"}, {"field": "tff"}, None),  # nor here
+    ],
+)
+def test_frames_from_the_middle_are_those_of_the_whole(clip, decoded, name, codec, options, how, share):
+    """share: of the pictures, at most, that are decoded for the last twenty of 120; None where all must be."""
+    if codec not in av.codecs_available:
+        pytest.skip(f"this FFmpeg has no {codec}")
+    pixels = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    metadata = {"timecode": "01:00:00:00"}
+    path = clip(name, numbered(), codec=codec, pixels=pixels, options=options, metadata=metadata, **how)
+    whole = told(read_frames(path))
+    assert len(whole) == 120 and len({pixels for *_, pixels in whole}) == 120
+    for first in (35, 36, 37, 59, 60, 61, 95, 96, 97, 118, 119, 120, 140):
+        assert told(read_frames(path, first=first)) == whole[first:], first
+    assert told(read_frames(path, first=62, last=93, every=5)) == whole[62:94:5]
+    deinterlaced = told(read_frames(path, deinterlace=True))
+    for first in (60, 96):
+        assert told(read_frames(path, first=first, deinterlace=True)) == deinterlaced[first:], first
+    decoded.clear()
+    assert told(read_frames(path, first=100)) == whole[100:]
+    assert 20 <= len(decoded) <= 120 * share if share else len(decoded) >= 120
+
+
+def test_a_clip_that_begins_in_the_middle_of_something_keeps_its_numbers(clip, decoded):
+    """Recorded from the air: its first pictures lack the group before them."""
+    path = clip("air.ts", numbered(), codec="libx264", pixels="yuv420p", options=OPEN)
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux(video=0) if packet.is_keyframe]
+    path.write_bytes(path.read_bytes()[:564] + path.read_bytes()[places[1] :])
+    whole = told(read_frames(path))
+    assert 100 <= len(whole) < 120
+    for first in (60, 71, 72, 90):
+        decoded.clear()
+        assert told(read_frames(path, first=first)) == whole[first:], first
+    assert len(decoded) < len(whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [("gop.mp4", "libx264", {"g": "12", "bf": "2"}), ("open.mkv", "libx264", OPEN), ("gop.mov", "mpeg2video", OPEN)],
+)
+@pytest.mark.parametrize("number", [30, 48, 61, 73, 84, 110])
+def test_a_damaged_clip_says_and_gives_the_same_from_its_middle(clip, name, codec, options, number):
+    options = {key: value for key, value in options.items() if key != "x264-params" or codec == "libx264"}
+    path = clip(name, numbered(), codec=codec, pixels="yuv420p", options=options)
+    hurt(path, number)
+    whole, _ = read_until_it_fails(path)
+    for first in (60, 84, 85, 100):
+        found, says = read_until_it_fails(path, first=first)
+        assert list(found) == [index for index in whole if index >= first]
+        assert_same(found, whole)
+        lost = [index for index in range(first, 120) if index not in whole]
+        assert bool(says) == bool(lost) and (not lost or re.search(rf"frames? {lost[0]}\b", says))
+
+
+@pytest.mark.parametrize("progressive", [True, False])
+def test_a_parameter_set_of_h264_says_whether_a_packet_may_be_a_field(clip, progressive):
+    """x264 writes frame_mbs_only_flag = 0 for a clip that is coded as interlaced, and 1 for any other."""
+    options = {} if progressive else {"flags": "+ildct"}
+    for name in ("set.mp4", "set.ts"):
+        field = None if progressive else "tff"
+        path = clip(name, moving(12, 48, 64), codec="libx264", pixels="yuv420p", options=options, field=field)
+        with av.open(str(path)) as container:
+            extradata = container.streams.video[0].codec_context.extradata
+            packet = bytes(next(container.demux(video=0)))
+        assert may_hold_fields(extradata, extradata) != progressive
+        assert may_hold_fields(extradata[:9], extradata[:9])  # cut short: nothing is certain
+        assert may_hold_fields(packet, extradata) != (progressive or name == "set.mp4")  # an MP4 has it in front alone
 
 
 # Size
