@@ -1,0 +1,218 @@
+"""What a training step is made of, and how much of it is waiting for data.
+
+    python benchmarks/training.py [--hdr DIR] [--images DIR] [--base-channels 32] [--workers 2] ...
+
+Without folders it makes its own pictures. First patches a second for the data, the network and the losses apart, each
+the best of a few; then whole runs of a few steps with their data processes. Nothing here is asserted.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import Dataset, default_collate
+
+from ldr2hdr_cli.exr import write_exr
+from model import MaskedUNet, NetworkConfig
+from model.masked_unet import initialise
+from train.config import LossSettings, Settings, make_settings
+from train.datasets import HDRDataset, InpaintingDataset, PatchDataset
+from train.loop import Listener, Progress, train
+from train.losses import hdr_loss
+from train.patches import cut_patches
+from train.pictures import find_pictures
+from train.vgg import load_vgg
+
+WAITING = 0.1  # the share of a step that waiting for data may take before the data is too slow
+
+
+def main() -> None:
+    given = arguments()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    print(f"{device.type}, {name}; patches of {given.patch_size}², batch {given.batch_size}, ", end="")
+    print(f"width {given.base_channels}, depth {given.depth}, {given.precision}")
+    with tempfile.TemporaryDirectory() as folder:
+        here = Path(folder)
+        hdr, images = given.hdr or [panoramas(here / "hdr")], given.images or [photographs(here / "images")]
+        made = datasets(given, hdr, images, here / "store")
+        data(made)
+        network_and_losses(made["HDR, without sampling"], given, device)
+        waiting(made, given, here / "runs")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="What a training step is made of.")
+    parser.add_argument("--hdr", action="append", type=Path, metavar="DIR", help="HDR pictures; else made up")
+    parser.add_argument("--images", action="append", type=Path, metavar="DIR", help="photographs; else made up")
+    for option, default in (("patch-size", 256), ("batch-size", 4), ("base-channels", 32), ("depth", 7)):
+        parser.add_argument(f"--{option}", type=int, default=default, metavar="N", help=f"[{default}]")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="data processes [2]")
+    parser.add_argument("--steps", type=int, default=16, metavar="N", help="of each run; the later half counts [16]")
+    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="bf16", help="[bf16]")
+    return parser.parse_args()
+
+
+def panoramas(folder: Path, count: int = 4) -> Path:
+    """Made-up 360° scenes of 1024×512: clouds of light at many scales, and lamps a thousand times as bright."""
+    folder.mkdir()
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        log = np.zeros((512, 1024, 3), np.float32)
+        for cells in (4, 16, 64, 256):
+            coarse = rng.normal(0, 1.5 / cells**0.25, (cells, 2 * cells, 3)).astype(np.float32)
+            log += cv2.resize(coarse, (1024, 512), interpolation=cv2.INTER_CUBIC)
+        for row, column in zip(rng.integers(40, 470, 12), rng.integers(40, 980, 12), strict=True):
+            cv2.circle(log, (int(column), int(row)), int(rng.integers(2, 20)), (7.0, 6.8, 6.5), -1)
+        write_exr(folder / f"scene{'abcdefgh'[number]}.exr", np.exp(log))
+    return folder
+
+
+def photographs(folder: Path, count: int = 8) -> Path:
+    """Made-up JPEGs of 768×512."""
+    folder.mkdir()
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        picture = cv2.resize(rng.integers(0, 256, (64, 96, 3), dtype=np.uint8), (768, 512))
+        cv2.imwrite(str(folder / f"photo{number}.jpg"), picture)
+    return folder
+
+
+def datasets(given: argparse.Namespace, hdr: list[Path], images: list[Path], store: Path) -> dict[str, Dataset]:
+    """What the two stages are fed with, by name."""
+    size = given.patch_size
+    scenes = find_pictures(hdr, "hdr")[:32]
+    cut_patches(hdr, store, per_scene=8, size=2 * size, threshold=0, exclude=lambda path: path not in scenes)
+    return {
+        "photographs with holes": InpaintingDataset(find_pictures(images, "photo"), size, 0),
+        "HDR, textured patches sampled": HDRDataset(scenes, size, 0),
+        "HDR, without sampling": HDRDataset(scenes, size, 0, sampling=False),
+        "HDR, cut beforehand": PatchDataset(store, size, 0),
+    }
+
+
+def data(made: dict[str, Dataset], seconds: float = 4) -> None:
+    """Patches a second of one data process, its pictures decoded."""
+    threads, opencv = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    print("\nData, patches a second of one process once its pictures are decoded:")
+    for name, dataset in made.items():
+        for number in range(64):
+            dataset[number]
+        began, count = time.perf_counter(), 0
+        while time.perf_counter() - began < seconds:
+            dataset[count]
+            count += 1
+        print(f"  {name:32} {count / (time.perf_counter() - began):8.1f}")
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(opencv)
+
+
+def network_and_losses(dataset: Dataset, given: argparse.Namespace, device: torch.device) -> None:
+    """Patches a second forward and backward: the network with nothing but a sum after it, and each loss alone."""
+    size = given.patch_size
+    batch = {k: v.to(device) for k, v in default_collate([dataset[i] for i in range(given.batch_size)]).items()}
+    config = NetworkConfig(base_channels=given.base_channels, depth=given.depth)
+    net = initialise(MaskedUNet(config), 0).to(device).train()
+    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(given.precision)
+
+    def autocast() -> torch.autocast:
+        return torch.autocast(device.type, dtype=kind, enabled=kind is not None)
+
+    def through_network() -> None:
+        with autocast():
+            output = net(batch["ldr"], batch["mask"])
+        output.float().sum().backward()
+
+    with torch.no_grad(), autocast():
+        answer = net(batch["ldr"], batch["mask"]).float()
+    vgg = load_vgg("random")
+    assert vgg is not None
+    vgg.to(device)
+
+    def look(picture: torch.Tensor) -> list[torch.Tensor]:
+        with autocast():
+            return vgg(picture)
+
+    def through_loss(settings: LossSettings, features: Callable | None) -> None:
+        log_hdr = answer.clone().requires_grad_()
+        hdr_loss(log_hdr, batch, settings, features)["loss"].backward()
+
+    crop = LossSettings(perceptual_crop=size // 2)
+    works: dict[str, Callable[[], None]] = {
+        "network": through_network,
+        "pixel loss": lambda: through_loss(LossSettings(), None),
+        "with perceptual terms": lambda: through_loss(LossSettings(), look),
+        f"with perceptual terms, crop {size // 2}": lambda: through_loss(crop, look),
+    }
+    print(f"\nForward and backward, patches a second ({(batch['mask'] < 1).float().mean():.0%} clipped):")
+    for name, work in works.items():
+        seconds = best(work, device)
+        print(f"  {name:32} {given.batch_size / seconds:8.1f}   {seconds:.3f} s a step")
+
+
+def best(work: Callable[[], None], device: torch.device, times: int = 3) -> float:
+    """Seconds of the fastest of a few runs, after one that warms up."""
+    found = float("inf")
+    for number in range(times + 1):
+        began = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        if number:
+            found = min(found, time.perf_counter() - began)
+    return found
+
+
+class Last(Listener):
+    """Keeps what was last said of a run's progress."""
+
+    heard: Progress
+
+    def progress(self, progress: Progress) -> None:
+        self.heard = progress
+
+
+def waiting(made: dict[str, Dataset], given: argparse.Namespace, out: Path) -> None:
+    """Whole runs: patches a second and the share of the time that the training process waits for data."""
+    print(f"\nRuns of {given.steps} steps with {given.workers} data processes, the later half:")
+    for number, (name, perceptual) in enumerate(runs(made)):
+        last = Last()
+        stage = "inpainting" if "holes" in name else "hdr"
+        train(run_settings(given, stage, perceptual, out / str(number)), made[name], made[name], last)
+        share = last.heard.wait
+        verdict = "" if share < WAITING else "   data too slow: more --workers, or ldr2hdr train patches"
+        loss = "pixel loss" if perceptual == "none" else "perceptual terms"
+        print(f"  {name:32} {loss:18} {last.heard.patches_per_second:6.1f} a second, {share:4.0%} waiting{verdict}")
+
+
+def runs(made: dict[str, Dataset]) -> Iterator[tuple[str, str]]:
+    for name in made:
+        yield name, "none"
+    yield "HDR, textured patches sampled", "random"
+
+
+def run_settings(given: argparse.Namespace, stage: str, perceptual: str, out: Path) -> Settings:
+    return make_settings(
+        {
+            "stage": stage,
+            "network": {"base_channels": given.base_channels, "depth": given.depth},
+            "data": {"patch_size": given.patch_size, "workers": given.workers, "validation_patches": 1},
+            "loss": {"perceptual": perceptual},
+            "optimiser": {"batch_size": given.batch_size},
+            "run": {
+                "out": str(out), "max_steps": given.steps, "precision": given.precision, "pictures_every": 0,
+                "log_every": max(1, given.steps // 2),
+            },
+        }
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
