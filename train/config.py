@@ -69,6 +69,10 @@ class LossSettings:
     peak: float = setting(50.0, "Largest divisor before the μ-law, in clip levels.", low=1)
     lambda_chroma: float = setting(0.0, "Weight of the chroma term, against coloured blotches.", low=0)
     lambda_gradient: float = setting(0.0, "Weight of the multi-scale gradient term.", low=0)
+    temporal_weight: float = setting(
+        0.0, "Weight of steadiness: a slightly moved input must give the moved output.", low=0
+    )
+    temporal_start: int = setting(0, "The steadiness term from this step on.", low=0)
     lambda_valid: float = setting(1.0, "Inpainting: weight outside the holes.", low=0)
     lambda_hole: float = setting(6.0, "Inpainting: weight inside the holes.", low=0)
     inpainting_perceptual: float = setting(0.05, "Inpainting: weight of the perceptual term.", low=0)

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -25,10 +26,11 @@ from model.checkpoint import load_network, save_network
 from model.errors import Ldr2hdrError
 from model.exposure import compose_hdr
 from model.masked_unet import MaskedUNet, NetworkConfig, initialise
-from train.config import OptimiserSettings, RunSettings, Settings, save_settings, to_yaml
+from train.config import LossSettings, OptimiserSettings, RunSettings, Settings, save_settings, to_yaml
 from train.journal import GRID_EXPOSURES, Journal, exposed, picture_grid
 from train.losses import Features, floor_of, hdr_loss, inpainting_loss
 from train.pictures import make_folder
+from train.temporal import Movement, temporal_loss, with_moved
 from train.vgg import VGG19Features, load_vgg
 
 CHECKPOINT = "last.ckpt"
@@ -311,7 +313,7 @@ class Run:
             batch = self._to_device(next(batches))
             waited += time.monotonic() - began
             with self.fabric.no_backward_sync(self.wrapped, enabled=part + 1 < accumulate):
-                terms = self._terms(batch, *self._perceptual_now())
+                terms = self._terms(batch, *self._perceptual_now(), part=part)
                 self.fabric.backward(terms["loss"] / accumulate)
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0) + value.detach() / accumulate
@@ -344,8 +346,8 @@ class Run:
         theirs: list[Tensor] = list(self.net.parameters())
         torch._foreach_lerp_(mine, theirs, 1 - decay)
 
-    def _terms(self, batch: Terms, perceptual: bool = True, weight: float = 1.0) -> Terms:
-        """The loss of the stage and its parts; the perceptual terms `weight` times as heavy."""
+    def _terms(self, batch: Terms, perceptual: bool = True, weight: float = 1.0, part: int = 0) -> Terms:
+        """The loss of the stage and its parts; the perceptual terms `weight` times as heavy. part: of the step."""
         vgg = self._features() if perceptual else None
         loss = self.settings.loss
         if weight != 1:
@@ -355,8 +357,22 @@ class Run:
             loss.inpainting_style *= weight
         if self.settings.stage == "inpainting":
             return inpainting_loss(self.wrapped(batch["image"], batch["mask"]).float(), batch, loss, vgg)
+        if loss.temporal_weight and self.position.step >= loss.temporal_start:
+            return self._steady_terms(batch, loss, vgg, part)
         output = self.wrapped(batch["ldr"], batch["mask"]).float()
         return hdr_loss(output, batch, loss, vgg, self.settings.network.floor)
+
+    def _steady_terms(self, batch: Terms, loss: LossSettings, vgg: Features | None, part: int) -> Terms:
+        """The terms of the HDR stage, and that of what moves a little, of a quarter of the batch."""
+        network, ldr = self.settings.network, batch["ldr"]
+        count = max(1, len(ldr) // 4)
+        place = [self.settings.run.seed, 0x7E47, self.position.step, self.fabric.global_rank, part]
+        movement = Movement.drawn(np.random.default_rng(place), count, ldr.shape[-1])
+        pictures = with_moved(ldr, batch["mask"], movement, network.mask_threshold)
+        output, moved = self.wrapped(*pictures).float().split([len(ldr), count])
+        terms = hdr_loss(output, batch, loss, vgg, network.floor)
+        own = temporal_loss(output[:count], moved, ldr[:count], movement, network.mask_threshold, network.floor)
+        return terms | {"loss": terms["loss"] + loss.temporal_weight * own, "temporal": own}
 
     def _features(self) -> Features | None:
         if self.vgg is None:

@@ -24,13 +24,13 @@ class FourPatches(Dataset):
         return {"ldr": ldr, "mask": exposure_mask(ldr), "truth": truth}
 
 
-def settings(out, steps, **run):
+def settings(out, steps, loss=None, **run):
     return make_settings(
         {
             "stage": "hdr",
             "network": {"base_channels": 4, "depth": 3},
             "data": {"patch_size": 32, "workers": 0, "validation_patches": 4},
-            "loss": {"perceptual": "none"},
+            "loss": {"perceptual": "none", **(loss or {})},
             "optimiser": {"learning_rate": 5e-3, "schedule": "constant"},
             "run": {
                 "out": str(out), "max_steps": steps, "accelerator": "cpu", "validate_every": 10,
@@ -45,10 +45,11 @@ def test_four_patches_are_learned_by_heart(tmp_path):
     assert history[-1] < 0.25 * history[0]
 
 
-def test_a_resumed_run_takes_the_steps_of_an_uninterrupted_one(tmp_path):
-    whole = train(settings(tmp_path / "whole", 12), FourPatches(), FourPatches()).history
-    first = train(settings(tmp_path / "parts", 7), FourPatches(), FourPatches()).history
-    second = train(settings(tmp_path / "parts", 12), FourPatches(), FourPatches(), resume=True).history
+@pytest.mark.parametrize("loss", [{}, {"temporal_weight": 1.0, "temporal_start": 3}])
+def test_a_resumed_run_takes_the_steps_of_an_uninterrupted_one(tmp_path, loss):
+    whole = train(settings(tmp_path / "whole", 12, loss), FourPatches(), FourPatches()).history
+    first = train(settings(tmp_path / "parts", 7, loss), FourPatches(), FourPatches()).history
+    second = train(settings(tmp_path / "parts", 12, loss), FourPatches(), FourPatches(), resume=True).history
     assert first + second == whole
     ends = [load_network(tmp_path / run / "last.safetensors").state_dict() for run in ("whole", "parts")]
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
