@@ -1,6 +1,6 @@
-"""How fast it is: four tables of ratios, each measured side by side in one run.
+"""How fast it is: tables of ratios, each measured side by side in one run.
 
-    python benchmarks/speed.py [network|stages|start|size ...]
+    python benchmarks/speed.py [network|stages|clip|start|size ...]
 
 Times are the best of a few, since whatever else a machine does only ever adds. Nothing here is asserted.
 """
@@ -19,6 +19,7 @@ import torch
 
 from ldr2hdr_cli.exr import write_exr
 from ldr2hdr_cli.sources import read_frames, read_still
+from ldr2hdr_cli.steady import Steadier
 from model import MaskedUNet, NetworkConfig, Reconstructor, exposure_mask, load_network
 from model.masked_unet import initialise
 
@@ -125,6 +126,34 @@ def stages(frames: int = 24) -> None:
     )
 
 
+def clip(frames: int = 8) -> None:
+    """What the temporal filter adds to a frame of 1920×1080, default weights."""
+    net = load_network()
+    reconstructor = Reconstructor(net)
+    print("\nThe temporal filter, 1920×1080, a panning clip; a frame:")
+    for share, spots in ((0.05, 1), (0.08, 100), (0.3, 1)):
+        wide = picture(1080, 2000, share, spots)
+        pictures = [np.ascontiguousarray(wide[:, 4 * index : 4 * index + 1920]) for index in range(frames)]
+        logs = [reconstructor.predict_log(ldr) for ldr in pictures]
+        alone = filtered = float("inf")
+        for _ in range(2):
+            steadier = Steadier("auto", net.config.mask_threshold, net.config.floor)
+            for number, (ldr, log) in enumerate(zip(pictures, logs, strict=True)):
+                begin = time.perf_counter()
+                made = reconstructor.predict_log(ldr)
+                assert made is not None and log is not None
+                reconstructor.compose(ldr, made)
+                alone = min(alone, time.perf_counter() - begin)
+                begin = time.perf_counter()
+                steadier.push(number, ldr, log)
+                if number > 1:
+                    filtered = min(filtered, time.perf_counter() - begin)
+        print(
+            f"  {share:4.0%} clipped in {spots:3}: network {alone * 1e3:4.0f} ms, filter {filtered * 1e3:4.0f} ms:"
+            f" {filtered / alone:+.0%}"
+        )
+
+
 def multiplications(config: NetworkConfig, side: int = 512) -> float:
     """Multiplications of the feature path for side×side pixels; eq. 4 asks for as many again."""
     channels, total = config.channels(), 0.0
@@ -215,7 +244,7 @@ def machine() -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command has it
-    parts = {"network": network, "stages": stages, "start": start, "size": size}
+    parts = {"network": network, "stages": stages, "clip": clip, "start": start, "size": size}
     if sys.argv[1:]:
         machine()
     for part in sys.argv[1:]:
