@@ -55,11 +55,7 @@ def _option(section: str, entry: Field) -> inspect.Parameter:
     if wanted is bool:
         flag += "/--no-" + entry.name.replace("_", "-")
     default = None if entry.default is MISSING else entry.default
-    shown = (
-        {None: "none", True: "yes", False: "no"}.get(default, str(default))
-        if not isinstance(default, int) or (isinstance(default, bool))
-        else str(default)
-    )
+    shown = {"None": "none", "True": "yes", "False": "no"}.get(str(default), str(default))
     info = typer.Option(
         flag,
         help=entry.metadata["help"],

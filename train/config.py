@@ -68,6 +68,7 @@ class LossSettings:
     mu: float = setting(500.0, "μ of the range compressor (eq. 10).", low=1e-6)
     peak: float = setting(50.0, "Largest divisor before the μ-law, in clip levels.", low=1)
     lambda_chroma: float = setting(0.0, "Weight of the chroma term, against coloured blotches.", low=0)
+    lambda_square: float = setting(0.0, "Weight of the squared log error, which pulls dim lights up.", low=0)
     lambda_gradient: float = setting(0.0, "Weight of the multi-scale gradient term.", low=0)
     temporal_weight: float = setting(
         0.0, "Weight of steadiness: a slightly moved input must give the moved output.", low=0

@@ -34,20 +34,29 @@ def floor_of(ldr: Tensor, gamma: float = 2.0) -> Tensor:
     return torch.log1p(ldr.clamp(0.0, 1.0) ** gamma)
 
 
-def reconstruction_loss(log_hdr: Tensor, truth: Tensor, mask: Tensor, floor: Tensor | None = None) -> Tensor:
-    """Eq. 6: mean |(1 − M) ⊙ (Ŷ − log(H + 1))|.
+def log_distance(log_hdr: Tensor, truth: Tensor, floor: Tensor | None = None) -> Tensor:
+    """|Ŷ − log(H + 1)|, (N,3,H,W).
 
     With `floor` (of `floor_of`) the picture shows max(Ŷ, floor), so that is what is judged. Where Ŷ lies under the
     floor and the truth above, the maximum would pass no gradient, and the distance of the bare Ŷ is taken instead.
     """
     target = torch.log1p(truth)
     if floor is None:
-        distance = (log_hdr - target).abs()
-    else:
-        shown = torch.maximum(log_hdr, floor)
-        sunk = F.relu(floor - log_hdr) * (target > floor)
-        distance = (shown - target).abs() + sunk
-    return ((1 - mask) * distance).mean()
+        return (log_hdr - target).abs()
+    shown = torch.maximum(log_hdr, floor)
+    sunk = F.relu(floor - log_hdr) * (target > floor)
+    return (shown - target).abs() + sunk
+
+
+def reconstruction_loss(log_hdr: Tensor, truth: Tensor, mask: Tensor, floor: Tensor | None = None) -> Tensor:
+    """Eq. 6: mean |(1 − M) ⊙ (Ŷ − log(H + 1))|. floor: as in `log_distance`."""
+    return ((1 - mask) * log_distance(log_hdr, truth, floor)).mean()
+
+
+def square_loss(log_hdr: Tensor, truth: Tensor, mask: Tensor, floor: Tensor | None = None) -> Tensor:
+    """Mean (1 − M) ⊙ (Ŷ − log(H + 1))². Not in the paper. Eq. 6 alone asks for the median of what may be behind a
+    clipped pixel, which is dim where one window in three is a sun; the square asks for the mean."""
+    return ((1 - mask) * log_distance(log_hdr, truth, floor).square()).mean()
 
 
 def composite(log_hdr: Tensor, truth: Tensor, mask: Tensor, floor: Tensor | None = None) -> Tensor:
@@ -124,7 +133,7 @@ def hdr_loss(
     floor: bool = False,
     gamma: float = 2.0,
 ) -> dict[str, Tensor]:
-    """Eq. 5 and 7: λ₁L_r + λ₂(λ₃L_v + λ₄L_s), and our chroma and gradient terms where their λ are above 0.
+    """Eq. 5 and 7: λ₁L_r + λ₂(λ₃L_v + λ₄L_s), and our square, chroma and gradient terms where their λ are above 0.
 
     Args:
         log_hdr: Ŷ, (N,3,H,W).
@@ -139,6 +148,9 @@ def hdr_loss(
     low = floor_of(batch["ldr"], gamma) if floor else None
     terms = {"reconstruction": reconstruction_loss(log_hdr, truth, mask, low)}
     loss = settings.lambda_reconstruction * terms["reconstruction"]
+    if settings.lambda_square:
+        terms["square"] = square_loss(log_hdr, truth, mask, low)
+        loss = loss + settings.lambda_square * terms["square"]
     mixed = composite(log_hdr, truth, mask, low)
     if settings.lambda_chroma:
         terms["chroma"] = chroma_loss(mixed, truth, mask)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from train.losses import chroma_loss, composite, gram, mu_law, reconstruction_loss, style_loss, vgg_loss
+from train.losses import chroma_loss, composite, gram, mu_law, reconstruction_loss, square_loss, style_loss, vgg_loss
 
 
 def picture(value: float) -> torch.Tensor:
@@ -21,6 +21,13 @@ def test_reconstruction_counts_only_what_is_clipped():
     mask[..., 0, 0] = 0.5  # one pixel of four, by half: |log 5 − log 3| · 0.5 / 4
     loss = reconstruction_loss(picture(math.log(5)), picture(2.0), mask)
     assert float(loss) == pytest.approx(math.log(5 / 3) * 0.5 / 4, rel=1e-5)
+
+
+def test_the_square_counts_only_what_is_clipped():
+    mask = picture(1.0)
+    mask[..., 0, 0] = 0.5
+    loss = square_loss(picture(math.log(5)), picture(2.0), mask)
+    assert float(loss) == pytest.approx(math.log(5 / 3) ** 2 * 0.5 / 4, rel=1e-5)
 
 
 def test_the_floor_forgives_what_it_lifts_and_still_pulls_upwards():
