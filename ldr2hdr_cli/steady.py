@@ -92,7 +92,7 @@ class Steadier:
         motion = None
         if before is not None and before.shape == small.shape and any(s.picture is not None for s in self._states):
             motion = measure(before, small)
-        clipped = _brightest(ldr) > self._threshold
+        clipped = _clipped(ldr, self._threshold)
         squares = _squares(clipped)
         pictures = [np.zeros((*clipped.shape, 4), np.float32) for _ in self._states]
         result = np.zeros_like(log_hdr)
@@ -192,7 +192,8 @@ def _grey(small: np.ndarray) -> np.ndarray:
 
 def _brightest(picture: np.ndarray) -> np.ndarray:
     """The largest channel, H×W; NumPy's own maximum over an axis of three is ten times as slow."""
-    return np.maximum(np.maximum(picture[..., 0], picture[..., 1]), picture[..., 2])
+    red, green, blue = cv2.split(picture)
+    return cv2.max(cv2.max(red, green), blue)
 
 
 def _well_exposed(small: np.ndarray) -> np.ndarray:
@@ -268,13 +269,20 @@ def _error(before: np.ndarray, now: np.ndarray, flow: np.ndarray, gain: float, s
     return cv2.blur(difference * weight, (side, side)) / cv2.blur(weight, (side, side))
 
 
+def _clipped(ldr: np.ndarray, threshold: float) -> np.ndarray:
+    """bool H×W: where any channel is above the threshold."""
+    below = cv2.inRange(ldr, (0.0,) * 3, (float(np.float32(threshold)),) * 3)
+    return below == 0
+
+
 def _squares(clipped: np.ndarray, side: int = 128) -> list[tuple[slice, slice]]:
-    """The squares of the picture in which something is clipped."""
+    """Rectangles, of side×side pixels at most, that hold all that is clipped, and little else."""
     height, width = clipped.shape
+    there = clipped.view(np.uint8)
     found = []
     for top in range(0, height, side):
         for left in range(0, width, side):
-            square = slice(top, min(top + side, height)), slice(left, min(left + side, width))
-            if clipped[square].any():
-                found.append(square)
+            x, y, across, down = cv2.boundingRect(there[top : top + side, left : left + side])
+            if across:
+                found.append((slice(top + y, top + y + down), slice(left + x, left + x + across)))
     return found
