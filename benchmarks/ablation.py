@@ -29,7 +29,7 @@ def main() -> None:
         weights = out / "weights"
         weights.mkdir(parents=True, exist_ok=True)
         names = {}
-        for label, pretraining, finetuning in variants():
+        for label, pretraining, finetuning in variants(given.vgg_weights):
             name = "".join(character if character.isalnum() else "_" for character in label)
             names[name] = label
             if not (weights / f"{name}.safetensors").exists():
@@ -51,13 +51,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--hdr", type=Path, required=True, metavar="DIR", help="HDR pictures")
     parser.add_argument("--test", type=Path, required=True, metavar="FILE", help="names of those kept for the test")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where runs are kept; else nowhere")
+    parser.add_argument("--vgg-weights", type=Path, metavar="FILE", help="for the perceptual loss; else random ones")
     for option, default in (("steps", 500), ("base-channels", 16), ("patch-size", 128), ("seed", 0)):
         parser.add_argument(f"--{option}", type=int, default=default, metavar="N", help=f"[{default}]")
     return parser.parse_args()
 
 
-def variants() -> list[tuple[str, list[str], list[str]]]:
+def variants(vgg: Path | None) -> list[tuple[str, list[str], list[str]]]:
     """Label, and what the two stages are told beside what all are."""
+    perceptual = ["--perceptual", "random"] if vgg is None else ["--perceptual", "vgg19", "--vgg-weights", str(vgg)]
     found = []
     for masking, value in MASKINGS.items():
         for task, name in TASKS.items():
@@ -65,7 +67,7 @@ def variants() -> list[tuple[str, list[str], list[str]]]:
                 (f"{masking} + {task} pre-training", ["--task", name, "--masking", value], ["--masking", value])
             )
     found.append((f"{OURS}, no patch sampling", ["--task", "inpainting"], ["--no-patch-sampling"]))
-    found.append((f"{OURS}, perceptual loss", ["--task", "inpainting"], ["--perceptual", "random"]))
+    found.append((f"{OURS}, perceptual loss", ["--task", "inpainting"], perceptual))
     return found
 
 
