@@ -30,7 +30,8 @@ class NetworkSettings:
     masking: Literal["feature", "input", "gated", "none"] = setting("feature", "Where masks act (table 2).")
     mask_threshold: float = setting(0.96, "α: codes above it (0 to 1) count as clipped.", low=0)
     encoder_activation: Literal["leaky_relu", "relu"] = setting("leaky_relu", "Activation of the encoder.")
-    decoder_activation: Literal["leaky_relu", "relu"] = setting("relu", "Activation of the decoder.")
+    # Not the text's ReLU: without normalisation most of the decoder dies under it (benchmarks/README.md).
+    decoder_activation: Literal["leaky_relu", "relu"] = setting("leaky_relu", "Activation of the decoder.")
     skip_mask: Literal["ones", "encoder"] = setting("ones", "The mask that a skip carries into the decoder.")
     floor: bool = setting(False, "Hold the reconstruction at or above the clip level.")
 
@@ -68,7 +69,7 @@ class LossSettings:
     mu: float = setting(500.0, "μ of the range compressor (eq. 10).", low=1e-6)
     peak: float = setting(50.0, "Largest divisor before the μ-law, in clip levels.", low=1)
     lambda_chroma: float = setting(0.0, "Weight of the chroma term, against coloured blotches.", low=0)
-    lambda_square: float = setting(0.0, "Weight of the squared log error, which pulls dim lights up.", low=0)
+    lambda_rms: float = setting(0.0, "Weight of each picture's RMS log error: dim lights are pulled up.", low=0)
     lambda_gradient: float = setting(0.0, "Weight of the multi-scale gradient term.", low=0)
     temporal_weight: float = setting(
         0.0, "Weight of steadiness: a slightly moved input must give the moved output.", low=0

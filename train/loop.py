@@ -30,6 +30,7 @@ from train.config import LossSettings, OptimiserSettings, RunSettings, Settings,
 from train.journal import GRID_EXPOSURES, Journal, exposed, picture_grid
 from train.losses import Features, floor_of, hdr_loss, inpainting_loss
 from train.pictures import make_folder
+from train.silence import MANY, listening
 from train.temporal import Movement, temporal_loss, with_moved
 from train.vgg import VGG19Features, load_vgg
 
@@ -272,6 +273,7 @@ class Run:
         self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
         self._saved_step, self._saved_at = -1, time.monotonic()
         self._bad_steps = 0
+        self._told_of_silence = False
 
     def go(self, training: Dataset, validation: Dataset) -> Outcome:
         """Steps until the budget or a signal ends them."""
@@ -435,7 +437,9 @@ class Run:
 
     def _validate(self, validation: Dataset) -> None:
         position, out = self.position, Path(self.settings.run.out)
-        terms = self._measure(validation, self.average)
+        with listening(self.average) as heard:
+            terms = self._measure(validation, self.average)
+        self._tell_of_silence(heard.silent())
         loss = terms["loss"]
         self._progress_of(loss)
         best = loss < position.best
@@ -452,6 +456,18 @@ class Run:
             )
             if best:
                 self._save_weights(out / "best.safetensors", {"validation_loss": f"{loss:.6g}"})
+
+    def _tell_of_silence(self, layers: dict[str, tuple[int, int]]) -> None:
+        """Says once that much of the network is lost, as it is to ReLUs that a too great rate has pushed under 0."""
+        worst = max(layers, key=lambda name: layers[name][0] / layers[name][1], default=None)
+        if worst is None or self._told_of_silence or layers[worst][0] < MANY * layers[worst][1]:
+            return
+        self._told_of_silence = True
+        self.listener.message(
+            f"{layers[worst][0]} of {layers[worst][1]} channels of {worst} are 0 on all validation pictures, and a "
+            "ReLU does not come back from that. Begin anew with leaky_relu as --encoder-activation and "
+            "--decoder-activation, or with a lower --learning-rate and --warmup."
+        )
 
     def _progress_of(self, loss: float) -> None:
         """Halves the learning rate when validation has stalled for `patience` times."""

@@ -16,6 +16,8 @@ from train.config import LossSettings
 Features = Callable[[Tensor], list[Tensor]]  # a picture in [0,1] → activations of pool1, pool2, pool3
 
 MAX_LOG = 10.0  # predictions are clamped to [0, MAX_LOG] before exp: e¹⁰ is 22,026 times the clip level
+RMS_SHARE = 0.005  # of a picture: where less is clipped it counts less, a handful of pixels hardly at all
+RMS_SMALL = 0.02  # natural log: the root has no slope to speak of below this
 CHROMA_FLOOR = 1 / 255  # linear; keeps log ratios of dark channels finite
 
 
@@ -53,10 +55,15 @@ def reconstruction_loss(log_hdr: Tensor, truth: Tensor, mask: Tensor, floor: Ten
     return ((1 - mask) * log_distance(log_hdr, truth, floor)).mean()
 
 
-def square_loss(log_hdr: Tensor, truth: Tensor, mask: Tensor, floor: Tensor | None = None) -> Tensor:
-    """Mean (1 − M) ⊙ (Ŷ − log(H + 1))². Not in the paper. Eq. 6 alone asks for the median of what may be behind a
-    clipped pixel, which is dim where one window in three is a sun; the square asks for the mean."""
-    return ((1 - mask) * log_distance(log_hdr, truth, floor).square()).mean()
+def rms_loss(log_hdr: Tensor, truth: Tensor, mask: Tensor, floor: Tensor | None = None) -> Tensor:
+    """Mean over the pictures of √(mean of (Ŷ − log(H + 1))² over what is clipped, 1 − M). Not in the paper.
+
+    Eq. 6 alone asks for the median of what may be behind a clipped pixel, which is dim where one window in three is a
+    sun, and a picture counts by how much of it is clipped. Here every picture counts alike, and asks for the mean.
+    """
+    clipped = 1 - mask
+    square = (clipped * log_distance(log_hdr, truth, floor).square()).mean(dim=(1, 2, 3))
+    return (square / (clipped.mean(dim=(1, 2, 3)) + RMS_SHARE) + RMS_SMALL**2).sqrt().mean()
 
 
 def composite(log_hdr: Tensor, truth: Tensor, mask: Tensor, floor: Tensor | None = None) -> Tensor:
@@ -133,7 +140,7 @@ def hdr_loss(
     floor: bool = False,
     gamma: float = 2.0,
 ) -> dict[str, Tensor]:
-    """Eq. 5 and 7: λ₁L_r + λ₂(λ₃L_v + λ₄L_s), and our square, chroma and gradient terms where their λ are above 0.
+    """Eq. 5 and 7: λ₁L_r + λ₂(λ₃L_v + λ₄L_s), and our RMS, chroma and gradient terms where their λ are above 0.
 
     Args:
         log_hdr: Ŷ, (N,3,H,W).
@@ -148,9 +155,9 @@ def hdr_loss(
     low = floor_of(batch["ldr"], gamma) if floor else None
     terms = {"reconstruction": reconstruction_loss(log_hdr, truth, mask, low)}
     loss = settings.lambda_reconstruction * terms["reconstruction"]
-    if settings.lambda_square:
-        terms["square"] = square_loss(log_hdr, truth, mask, low)
-        loss = loss + settings.lambda_square * terms["square"]
+    if settings.lambda_rms:
+        terms["rms"] = rms_loss(log_hdr, truth, mask, low)
+        loss = loss + settings.lambda_rms * terms["rms"]
     mixed = composite(log_hdr, truth, mask, low)
     if settings.lambda_chroma:
         terms["chroma"] = chroma_loss(mixed, truth, mask)

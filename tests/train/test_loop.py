@@ -6,8 +6,10 @@ import torch
 from torch.utils.data import Dataset
 
 from model import exposure_mask, load_network
+from model.checkpoint import save_network
+from model.masked_unet import MaskedUNet, NetworkConfig, initialise
 from train.config import make_settings
-from train.loop import train
+from train.loop import Listener, train
 
 
 class FourPatches(Dataset):
@@ -53,6 +55,28 @@ def test_a_resumed_run_takes_the_steps_of_an_uninterrupted_one(tmp_path, loss):
     assert first + second == whole
     ends = [load_network(tmp_path / run / "last.safetensors").state_dict() for run in ("whole", "parts")]
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+class Hearing(Listener):
+    def __init__(self):
+        self.said = []
+
+    def message(self, text):
+        self.said.append(text)
+
+
+def test_a_network_whose_relus_have_died_is_reported_once(tmp_path):
+    net = initialise(MaskedUNet(NetworkConfig(base_channels=4, depth=3, decoder_activation="relu")))
+    torch.nn.init.zeros_(net.decoder[2].conv.weight)
+    save_network(net, tmp_path / "dead.safetensors")
+    dead = settings(tmp_path, 20, init=str(tmp_path / "dead.safetensors"))
+    dead.network.decoder_activation = "relu"
+    dead.optimiser.learning_rate = 0.0
+    hearing = Hearing()
+    train(dead, FourPatches(), FourPatches(), hearing)
+    said = [message for message in hearing.said if "does not come back" in message]
+    assert len(said) == 1, hearing.said
+    assert "8 of 8 channels of decoder level 2" in said[0]
 
 
 @pytest.mark.parametrize("name", ["last.safetensors", "best.safetensors"])

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from train.losses import chroma_loss, composite, gram, mu_law, reconstruction_loss, square_loss, style_loss, vgg_loss
+from train.losses import chroma_loss, composite, gram, mu_law, reconstruction_loss, rms_loss, style_loss, vgg_loss
 
 
 def picture(value: float) -> torch.Tensor:
@@ -23,11 +23,13 @@ def test_reconstruction_counts_only_what_is_clipped():
     assert float(loss) == pytest.approx(math.log(5 / 3) * 0.5 / 4, rel=1e-5)
 
 
-def test_the_square_counts_only_what_is_clipped():
-    mask = picture(1.0)
-    mask[..., 0, 0] = 0.5
-    loss = square_loss(picture(math.log(5)), picture(2.0), mask)
-    assert float(loss) == pytest.approx(math.log(5 / 3) ** 2 * 0.5 / 4, rel=1e-5)
+def test_every_picture_counts_alike_in_the_rms_however_much_of_it_is_clipped():
+    little, much = picture(1.0), picture(0.0)
+    little[..., 0, 0] = 0.0  # a pixel of four
+    error = math.log(5 / 3)
+    loss = rms_loss(picture(math.log(5)).repeat(2, 1, 1, 1), picture(2.0), torch.cat((little, much)))
+    by_hand = [math.sqrt(error**2 * share / (share + 0.005) + 0.02**2) for share in (0.25, 1)]
+    assert float(loss) == pytest.approx(sum(by_hand) / 2, rel=1e-5)
 
 
 def test_the_floor_forgives_what_it_lifts_and_still_pulls_upwards():
