@@ -17,7 +17,7 @@ from model.errors import Ldr2hdrError
 
 
 def setting(default: Any, text: str, **more: Any) -> Any:
-    """A dataclass field with a help text; `flag` renames its option, `low` and `high` bound a number."""
+    """A dataclass field with a help text; `low` and `high` bound a number."""
     return field(default=default, metadata={"help": text, **more})
 
 
@@ -84,9 +84,10 @@ class LossSettings:
 
 @dataclass
 class OptimiserSettings:
-    """Adam and its learning rate."""
+    """The optimiser and its learning rate."""
 
-    learning_rate: float = setting(2e-4, "Learning rate of Adam.", low=0)
+    optimiser: Literal["adam", "muon"] = setting("adam", "The paper's, or Muon, which learns faster step for step.")
+    learning_rate: float = setting(2e-4, "Learning rate; for Muon about 1e-3.", low=0)
     beta1: float = setting(0.9, "β₁ of Adam.", low=0, high=1)
     beta2: float = setting(0.999, "β₂ of Adam.", low=0, high=1)
     batch_size: int = setting(4, "Patches of a step, on each device.", low=1)

@@ -29,6 +29,7 @@ from model.masked_unet import MaskedUNet, NetworkConfig, initialise
 from train.config import LossSettings, OptimiserSettings, RunSettings, Settings, save_settings, to_yaml
 from train.journal import GRID_EXPOSURES, Journal, exposed, picture_grid
 from train.losses import Features, floor_of, hdr_loss, inpainting_loss
+from train.muon import Muon
 from train.pictures import make_folder
 from train.silence import MANY, listening
 from train.temporal import Movement, temporal_loss, with_moved
@@ -173,9 +174,9 @@ def train(
     out = Path(settings.run.out)
     make_folder(out)
     net = build_network(settings, listener)
-    optimiser = torch.optim.Adam(
-        net.parameters(), settings.optimiser.learning_rate, (settings.optimiser.beta1, settings.optimiser.beta2)
-    )
+    rate, betas = settings.optimiser.learning_rate, (settings.optimiser.beta1, settings.optimiser.beta2)
+    muon = settings.optimiser.optimiser == "muon"
+    optimiser = Muon(net, rate, betas) if muon else torch.optim.Adam(net.parameters(), rate, betas)
     vgg = load_vgg(settings.loss.perceptual, settings.loss.vgg_weights)
     if settings.loss.perceptual == "random":
         listener.message(

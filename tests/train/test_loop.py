@@ -42,16 +42,24 @@ def settings(out, steps, loss=None, **run):
     )  # fmt: skip
 
 
-def test_four_patches_are_learned_by_heart(tmp_path):
-    history = train(settings(tmp_path, 60), FourPatches(), FourPatches()).history
+@pytest.mark.parametrize("method", ["adam", "muon"])
+def test_four_patches_are_learned_by_heart(tmp_path, method):
+    eager = settings(tmp_path, 60)
+    eager.optimiser.optimiser = method
+    history = train(eager, FourPatches(), FourPatches()).history
     assert history[-1] < 0.25 * history[0]
 
 
+@pytest.mark.parametrize("method", ["adam", "muon"])
 @pytest.mark.parametrize("loss", [{}, {"temporal_weight": 1.0, "temporal_start": 3}])
-def test_a_resumed_run_takes_the_steps_of_an_uninterrupted_one(tmp_path, loss):
-    whole = train(settings(tmp_path / "whole", 12, loss), FourPatches(), FourPatches()).history
-    first = train(settings(tmp_path / "parts", 7, loss), FourPatches(), FourPatches()).history
-    second = train(settings(tmp_path / "parts", 12, loss), FourPatches(), FourPatches(), resume=True).history
+def test_a_resumed_run_takes_the_steps_of_an_uninterrupted_one(tmp_path, loss, method):
+    def history(run, steps, resume=False):
+        chosen = settings(tmp_path / run, steps, loss)
+        chosen.optimiser.optimiser = method
+        return train(chosen, FourPatches(), FourPatches(), resume=resume).history
+
+    whole = history("whole", 12)
+    first, second = history("parts", 7), history("parts", 12, resume=True)
     assert first + second == whole
     ends = [load_network(tmp_path / run / "last.safetensors").state_dict() for run in ("whole", "parts")]
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])

@@ -1,0 +1,80 @@
+"""Muon for convolutions: the momentum of a layer is made orthogonal, so that all of its directions learn alike.
+
+Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024 (kellerjordan.github.io/posts/muon);
+steps as long as Adam's after Liu et al., "Muon is scalable for LLM training", 2025, section 2.2. torch.optim.Muon has
+only matrices; a convolution's is (outputs) × (inputs · k · k).
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.masked_unet import MaskedUNet
+
+COEFFICIENTS = 3.4445, -4.7750, 2.0315  # of the Newton–Schulz polynomial, from the blog post
+ROUNDS = 5
+LIKE_ADAM = 0.2  # root mean square of Adam's step over its rate, as Liu et al. measured it
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """U·Vᵀ of the matrix's singular value decomposition U·S·Vᵀ, roughly: its singular values end at 0.7 to 1.2.
+
+    matrix: (rows, columns), any scale but 0. Newton–Schulz in bfloat16, which is exact enough for a direction.
+    """
+    a, b, c = COEFFICIENTS
+    x = matrix.bfloat16()
+    tall = x.shape[0] > x.shape[1]
+    if tall:
+        x = x.T
+    x = x / (x.norm() + 1e-7)
+    for _ in range(ROUNDS):
+        square = x @ x.T
+        x = a * x + (b * square + c * square @ square) @ x
+    return (x.T if tall else x).to(matrix)
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon for the weights of hidden convolutions, Adam for the last layer and for biases.
+
+    Both take steps of one length at one learning rate, so that a schedule holds for both.
+    """
+
+    def __init__(self, net: MaskedUNet, learning_rate: float, betas: tuple[float, float], momentum: float = 0.95):
+        last = set(net.decoder[0].parameters())
+        hidden = [weight for weight in net.parameters() if weight.ndim == 4 and weight not in last]
+        rest = [weight for weight in net.parameters() if weight.ndim != 4 or weight in last]
+        groups: Iterable[dict[str, Any]] = [{"params": hidden, "hidden": True}, {"params": rest, "hidden": False}]
+        super().__init__(groups, {"lr": learning_rate, "betas": betas, "momentum": momentum, "eps": 1e-8})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    (self._turn if group["hidden"] else self._adam)(weight, weight.grad, group)
+        return loss
+
+    def _turn(self, weight: Tensor, slope: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[weight]
+        if not state:
+            state["momentum"] = torch.zeros_like(weight)
+        momentum = state["momentum"].mul_(group["momentum"]).add_(slope)
+        direction = orthogonal((slope + group["momentum"] * momentum).flatten(1))
+        length = LIKE_ADAM * max(direction.shape) ** 0.5
+        weight.sub_(direction.view_as(weight), alpha=group["lr"] * length)
+
+    def _adam(self, weight: Tensor, slope: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[weight]
+        if not state:
+            state.update(step=0, mean=torch.zeros_like(weight), square=torch.zeros_like(weight))
+        state["step"] += 1
+        first, second = group["betas"]
+        mean, square = state["mean"].lerp_(slope, 1 - first), state["square"].lerp_(slope.square(), 1 - second)
+        mean, square = mean / (1 - first ** state["step"]), square / (1 - second ** state["step"])
+        weight.addcdiv_(mean, square.sqrt().add_(group["eps"]), value=-group["lr"])
