@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 
 from model.masked_unet import MaskedUNet
 
@@ -49,16 +50,11 @@ class Muon(torch.optim.Optimizer):
         super().__init__(groups, {"lr": learning_rate, "betas": betas, "momentum": momentum, "eps": 1e-8})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
                     (self._turn if group["hidden"] else self._adam)(weight, weight.grad, group)
-        return loss
 
     def _turn(self, weight: Tensor, slope: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]
@@ -72,9 +68,9 @@ class Muon(torch.optim.Optimizer):
     def _adam(self, weight: Tensor, slope: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]
         if not state:
-            state.update(step=0, mean=torch.zeros_like(weight), square=torch.zeros_like(weight))
-        state["step"] += 1
+            state.update(step=torch.zeros(()), mean=torch.zeros_like(weight), square=torch.zeros_like(weight))
         first, second = group["betas"]
-        mean, square = state["mean"].lerp_(slope, 1 - first), state["square"].lerp_(slope.square(), 1 - second)
-        mean, square = mean / (1 - first ** state["step"]), square / (1 - second ** state["step"])
-        weight.addcdiv_(mean, square.sqrt().add_(group["eps"]), value=-group["lr"])
+        adam(
+            [weight], [slope], [state["mean"]], [state["square"]], [], [state["step"]], amsgrad=False, maximize=False,
+            beta1=first, beta2=second, lr=group["lr"], weight_decay=0.0, eps=group["eps"],
+        )  # fmt: skip
