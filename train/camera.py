@@ -1,7 +1,7 @@
 """The virtual camera: an HDR patch → what a camera makes of it, and the truth at that exposure.
 
 After Eilertsen et al., "HDR image reconstruction from a single exposure using deep CNNs", ACM TOG 36(6), 2017,
-section 5.1. In the truth the clip level is 1.0, so that it is eq. 1's H where the camera clipped.
+section 5.1. The truth is eq. 1's H: on the scale on which T² is right beside what the camera clipped.
 """
 
 import math
@@ -12,6 +12,8 @@ import numpy as np
 
 BRIGHTEST = math.exp(10) - 1
 """What a truth is held to: the top of the network's log range."""
+
+MIDTONES = (0.5, 0.9)
 
 _LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
 
@@ -24,6 +26,7 @@ class CameraConfig:
     mild_probability: how often the picture is instead over by `mild_stops` against its 99.5th percentile, which
         over-exposes scenes without a light as people do.
     n_mean … sigma_std: the curve f(x) = (1+σ)·xⁿ/(xⁿ+σ), n and σ drawn from normal distributions.
+    midtone_scale: 1 for a truth on the scale of the midtones, see `midtone_scale`; 0 for one with its clip level at 1.
     hue_std: degrees; saturation_std: factor. noise_max: largest standard deviation of the noise in display code.
     jpeg_probability, jpeg_low, jpeg_high: how often the picture goes through JPEG, at which quality.
     fov_low, fov_high: horizontal field of view of views cut from panoramas, degrees. roll_max, pitch_max: degrees.
@@ -39,6 +42,7 @@ class CameraConfig:
     n_std: float = 0.1
     sigma_mean: float = 0.6
     sigma_std: float = 0.1
+    midtone_scale: int = 1
     hue_std: float = 7.0
     saturation_std: float = 0.1
     noise_max: float = 0.01
@@ -64,7 +68,7 @@ class CameraConfig:
         ):
             if not least <= low <= high <= most:
                 raise ValueError(f"{name}_low and {name}_high must be in order, {least} to {most}, not {low}, {high}")
-        for name in ("mild_probability", "jpeg_probability", "scale_low"):
+        for name in ("mild_probability", "jpeg_probability", "scale_low", "midtone_scale"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be 0 to 1, not {getattr(self, name)}")
 
@@ -78,6 +82,17 @@ def camera_curve(x: np.ndarray, n: float, sigma: float) -> np.ndarray:
 def inverse_camera_curve(y: np.ndarray, n: float, sigma: float) -> np.ndarray:
     """The x for which camera_curve(x, n, sigma) is y, both in [0, 1]."""
     return np.power(sigma * y / (1 + sigma - y), 1 / n)
+
+
+def midtone_scale(n: float, sigma: float) -> float:
+    """The factor under which the truth agrees with T², eq. 1, in the midtones: display codes of 0.5 to 0.9.
+
+    A camera's curve has a shoulder, so T² of a picture that it made is too bright in the midtones by a seventh on
+    average, measured against the clip level. What is converted keeps its midtones; highlights learnt against the
+    clip level would be too dark beside them by as much.
+    """
+    code = np.linspace(*MIDTONES, 41)
+    return float(np.exp(np.median(np.log(code**2 / inverse_camera_curve(code, n, sigma)))))
 
 
 def expose(hdr: np.ndarray, share: float) -> float:
@@ -113,8 +128,8 @@ def photograph(
     """Take a picture of an HDR patch.
 
     hdr: H×W×3 float32, linear, any scale. factor: of the exposure, drawn where None.
-    Returns (ldr, truth), float32 H×W×3: what the camera gives, in 256 steps of [0, 1], and the exposed scene with the
-    clip level at 1.0.
+    Returns (ldr, truth), float32 H×W×3: what the camera gives, in 256 steps of [0, 1], and the exposed scene, on the
+    scale that `config.midtone_scale` says.
     """
     if factor is None:
         factor = draw_exposure(hdr, rng, config)
@@ -126,6 +141,8 @@ def photograph(
     noise = rng.uniform(0, config.noise_max) * rng.standard_normal(code.shape, np.float32)
     # A clipped sensor is clipped whatever its noise: noise is added to what it can still tell apart.
     code = np.where(truth >= 1, 1, code + noise)
+    if config.midtone_scale:
+        truth = np.clip(truth * np.float32(midtone_scale(n, sigma)), 0, BRIGHTEST)
     ldr = np.rint(np.clip(code, 0, 1) * 255).astype(np.uint8)
     if rng.random() < config.jpeg_probability:
         ldr = jpeg(ldr, int(rng.integers(config.jpeg_low, config.jpeg_high + 1)))

@@ -96,7 +96,7 @@ class InpaintingDataset(Dataset):
 class HDRDataset(Dataset):
     """What a virtual camera sees of HDR scenes: {"ldr", "mask", "truth"}, each float32 (3, size, size).
 
-    ldr: [0, 1]; mask: β(ldr); truth: linear, clip level 1.0. paths: HDR pictures. read: how they are decoded.
+    ldr: [0, 1]; mask: β(ldr); truth: linear, of eq. 1's scale. paths: HDR pictures. read: how they are decoded.
     sampling: keep textured patches (algorithm 1).
     """
 

@@ -160,7 +160,7 @@ def train(
     Args:
         settings: all of the run.
         training: sample i for any i ≥ 0, a function of i alone. For the stage "inpainting" a dict of "image", "mask"
-            and "truth", each (3,H,W) in [0,1]; otherwise of "ldr", "mask" and "truth", linear, clip level 1.
+            and "truth", each (3,H,W) in [0,1]; otherwise of "ldr", "mask" and "truth", linear, eq. 1's scale.
         validation: the same of held-out scenes; its first `data.validation_patches` samples are used.
         listener: hears of progress.
         resume: go on from RUN/last.ckpt.

@@ -144,7 +144,7 @@ def hdr_loss(
 
     Args:
         log_hdr: Ŷ, (N,3,H,W).
-        batch: "ldr" T in [0,1], "mask" M in [0,1] and "truth" H, linear with the clip level at 1; all (N,3,H,W).
+        batch: "ldr" T in [0,1], "mask" M in [0,1] and "truth" H, linear, of eq. 1's scale; all (N,3,H,W).
         vgg: from `load_vgg`; None leaves the perceptual terms out.
         floor: whether the network's picture is max(Ŷ, log(1 + T^γ)) in clipped channels.
 

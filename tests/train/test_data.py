@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.camera import CameraConfig, camera_curve, expose, inverse_camera_curve, photograph
+from train.camera import CameraConfig, camera_curve, expose, inverse_camera_curve, midtone_scale, photograph
 from train.holes import binary_mask, irregular_hole
 from train.panorama import focal_length, is_panorama, perspective, reduced
 from train.patches import bilateral, scene_of, scenes_split, texture_score
@@ -40,11 +40,22 @@ def test_the_camera_clips_the_share_it_is_asked_for_and_truth_goes_on_above():
     hdr = np.exp(rng.normal(0, 1, (64, 64, 3))).astype(np.float32)
     factor = expose(hdr, 0.1)
     assert ((hdr * factor).max(2) >= 1).mean() == pytest.approx(0.1, abs=0.01)
-    still = CameraConfig(hue_std=0, saturation_std=0, jpeg_probability=0)
+    still = CameraConfig(hue_std=0, saturation_std=0, jpeg_probability=0, midtone_scale=0)
     ldr, truth = photograph(hdr, rng, still, factor)
     assert np.allclose(truth, hdr * factor, rtol=1e-5)
     assert (ldr[truth >= 1] == 1).all()
     assert np.allclose(ldr * 255, np.rint(ldr * 255), atol=1e-4)
+
+
+@pytest.mark.parametrize(("n", "sigma"), [(0.9, 0.6), (0.7, 0.9), (1.1, 0.4)])
+def test_a_truth_on_the_scale_of_the_midtones_agrees_there_with_what_is_converted(n, sigma):
+    still = {"hue_std": 0, "saturation_std": 0, "jpeg_probability": 0, "noise_max": 0}
+    curve = {"n_mean": n, "n_std": 0, "sigma_mean": sigma, "sigma_std": 0}
+    x = inverse_camera_curve(np.linspace(0.01, 1, 4800), n, sigma).astype(np.float32).reshape(40, 40, 3)
+    ldr, truth = photograph(x, np.random.default_rng(0), CameraConfig(**still, **curve), 1.0)
+    midtones = (ldr >= 0.5) & (ldr <= 0.9)
+    assert np.median(truth[midtones] / ldr[midtones] ** 2) == pytest.approx(1, abs=0.005)
+    assert np.allclose(truth / x, midtone_scale(n, sigma), rtol=1e-4)
 
 
 def test_a_lamp_straight_ahead_is_in_the_middle_of_the_view_and_one_at_the_right_is_not():

@@ -9,7 +9,7 @@ import pytest
 
 from model import exposure_mask
 from model.errors import Ldr2hdrError
-from train.camera import CameraConfig, camera_curve
+from train.camera import CameraConfig, camera_curve, midtone_scale
 from train.datasets import HDRDataset, PatchDataset, is_store
 from train.patches import choose, cut_patches, read_index, scenes_split
 
@@ -115,7 +115,8 @@ def test_a_sample_is_a_function_of_seed_and_number_and_fits_together(scenes, tmp
             assert ldr.shape == mask.shape == truth.shape == (3, 16, 16)
             assert np.array_equal(mask, exposure_mask(ldr, 0.96))
             assert (mask < 1).any() and truth.max() > 1  # something is clipped, and the truth goes on above
-            seen = camera_curve(np.minimum(truth, 1), PLAIN.n_mean, PLAIN.sigma_mean)
+            scene = truth / midtone_scale(PLAIN.n_mean, PLAIN.sigma_mean)
+            seen = camera_curve(np.minimum(scene, 1), PLAIN.n_mean, PLAIN.sigma_mean)
             assert np.abs(ldr - seen).max() <= 0.5 / 255 + 1e-6
 
 
