@@ -30,7 +30,7 @@ PANELS = {
     "optimiser": "Optimiser",
     "run": "Run",
 }
-OWN = {"folders", "out", "init", "perceptual"}  # fields whose options the commands spell out or rename below
+OWN = {"folders", "images", "out", "init", "perceptual"}  # fields whose options the commands spell out or rename below
 INPAINTING_ONLY = {
     "lambda_valid",
     "lambda_hole",
@@ -38,6 +38,7 @@ INPAINTING_ONLY = {
     "inpainting_style",
     "lambda_variation",
 }
+FINETUNING_ONLY = {"images_share"}
 
 
 def _option_type(wanted: Any) -> Any:
@@ -128,7 +129,7 @@ Camera = Annotated[
 
 
 @train_app.command()
-@_with_settings(OWN)
+@_with_settings(OWN | FINETUNING_ONLY)
 def pretrain(
     flags: dict[str, dict[str, Any]],
     out: Out,
@@ -164,6 +165,12 @@ def finetune(
             show_default=False,
         ),
     ] = None,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--images", help="Folder of photographs to take for HDR scenes as well; repeatable.", show_default=False
+        ),
+    ] = None,
     init: Init = None,
     config: Config = None,
     camera: Camera = None,
@@ -171,6 +178,8 @@ def finetune(
     resume: Resume = False,
 ) -> None:
     """Second stage: reconstruct what a virtual camera clips of HDR pictures."""
+    if images:
+        flags.setdefault("data", {})["images"] = [str(folder) for folder in images]
     _train("hdr", flags, out, hdr, "--hdr", init, config, camera, perceptual, resume)
 
 
@@ -291,6 +300,10 @@ def _datasets(settings: Settings, tell: Callable[[str], None]) -> tuple[Any, Any
     if stage == "hdr" and any(is_store(folder) for folder in folders):
         if len(folders) > 1:
             raise Ldr2hdrError(f"{folders[0]} and {folders[1]}: patches cut beforehand come from one folder, alone.")
+        if data.images:
+            raise Ldr2hdrError(
+                f"{folders[0]}: patches cut beforehand take no --images; give the HDR pictures themselves."
+            )
         sources = [Path(entry["source"]) for entry in read_index(folders[0]) if not excluded(Path(entry["source"]))]
         parts = scenes_split(sorted(set(sources)), data.validation_share, seed)
         tell(f"Patches of {len(parts[0])} pictures to train on, of {len(parts[1])} held out for validation.")
@@ -310,6 +323,13 @@ def _datasets(settings: Settings, tell: Callable[[str], None]) -> tuple[Any, Any
     tell(f"{len(parts[0])} pictures to train on, {len(parts[1])} held out for validation, by scene.")
     if stage == "inpainting":
         return tuple(InpaintingDataset(part, data.patch_size, seed + 7 * held) for held, part in enumerate(parts))  # type: ignore[return-value]
+    photos: list[Path] = []
+    if stage == "hdr" and data.images:
+        photos = [
+            path for path in find_pictures([Path(folder) for folder in data.images], "photo") if not excluded(path)
+        ]
+        photos = usable(photos, read_simulated, data.patch_size // 4, tell)
+        tell(f"{len(photos)} photographs to train on beside them.")
     return tuple(
         HDRDataset(
             part,
@@ -321,6 +341,8 @@ def _datasets(settings: Settings, tell: Callable[[str], None]) -> tuple[Any, Any
             sampling=data.patch_sampling,
             texture_threshold=data.texture_threshold,
             read=read,
+            photos=() if held else photos,
+            photo_share=data.images_share,
         )
         for held, part in enumerate(parts)
     )  # type: ignore[return-value]

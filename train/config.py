@@ -50,6 +50,10 @@ class DataSettings:
     validation_share: float = setting(0.1, "Share of the scenes held out for validation.", low=0.001, high=0.9)
     validation_patches: int = setting(64, "Patches in the validation set.", low=1)
     workers: int = setting(2, "Processes that decode and cut; 0: none but the training process.", low=0)
+    images: list[str] = field(
+        default_factory=list, metadata={"help": "Fine-tuning: folders of photographs to take for HDR scenes as well."}
+    )
+    images_share: float = setting(0.3, "Fine-tuning: share of the samples made of --images.", low=0, high=1)
     exclude: str | None = setting(None, "A text file that names pictures never to be used, one a line.")
 
 

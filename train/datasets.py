@@ -97,7 +97,8 @@ class HDRDataset(Dataset):
     """What a virtual camera sees of HDR scenes: {"ldr", "mask", "truth"}, each float32 (3, size, size).
 
     ldr: [0, 1]; mask: β(ldr); truth: linear, of eq. 1's scale. paths: HDR pictures. read: how they are decoded.
-    sampling: keep textured patches (algorithm 1).
+    sampling: keep textured patches (algorithm 1). photos: photographs of which `photo_share` of the samples are made,
+    taken for HDR scenes as `read_simulated` does: a few HDR pictures know few kinds of snow, skin and cloud.
     """
 
     def __init__(
@@ -112,10 +113,13 @@ class HDRDataset(Dataset):
         sampling: bool = True,
         texture_threshold: float = TEXTURED,
         read: Callable[[Path], np.ndarray] = read_hdr,
+        photos: Sequence[Path] = (),
+        photo_share: float = 0.0,
     ) -> None:
         self.camera, self.mask_threshold, self.panorama = camera or CameraConfig(), mask_threshold, panorama
         finest = focal_length(patch_size, self.camera.fov_low)
         self.scenes = Scenes(paths, partial(_read_for_views, read=read, finest=finest, panorama=panorama))
+        self.photos, self.photo_share = Scenes(photos, read_simulated), photo_share if photos else 0.0
         self.size, self.seed = patch_size, seed
         self.sampling, self.texture_threshold = sampling, texture_threshold
 
@@ -124,13 +128,14 @@ class HDRDataset(Dataset):
 
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng([self.seed, index])
-        scene = self.scenes[int(rng.integers(len(self.scenes)))]
+        flat = self.photo_share > 0 and rng.random() < self.photo_share
+        scenes = self.photos if flat else self.scenes
         patch, factor, _ = choose(
-            scene,
+            scenes[int(rng.integers(len(scenes)))],
             rng,
             self.size,
             self.camera,
-            panorama=self.panorama,
+            panorama="no" if flat else self.panorama,
             sampling=self.sampling,
             threshold=self.texture_threshold,
             mask_threshold=self.mask_threshold,

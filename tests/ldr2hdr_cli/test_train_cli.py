@@ -133,6 +133,18 @@ def test_patches_train_and_what_is_trained_converts_a_photograph(hdrs, photos, t
     assert np.abs(pixels[8:16, 8:16] - 1).max() > 0.01  # the network has answered
 
 
+def test_photographs_are_trained_on_beside_the_hdr_pictures(hdrs, photos, tmp_path, train):
+    dim = np.random.default_rng(1).integers(0, 200, (40, 40, 3), dtype=np.uint8)
+    (tmp_path / "dim").mkdir()
+    cv2.imwrite(str(tmp_path / "dim" / "d.png"), dim)
+    both = ["finetune", "--hdr", hdrs, "--images", photos, "--images", tmp_path / "dim", *TINY, *ONE_STEP]
+    status, said = train(*both, "--out", tmp_path / "run")
+    assert status == 0 and "a.png is clipped itself" in said and "1 photographs to train on beside them" in said, said
+    assert "2 pictures to train on, 1 held out" in said  # photographs validate nothing
+    status, said = train("finetune", "--out", tmp_path / "run", "--resume", "--max-steps", 2)
+    assert status == 0 and "1 photographs to train on beside them" in said, said
+
+
 # -- bad input: one sentence, status 2, before the first step ---------------------------------------------------------
 
 
@@ -310,6 +322,13 @@ def test_a_patch_store_with_a_missing_or_shortened_array_is_named(hdrs, tmp_path
         damage()
         status, said = train("finetune", "--hdr", store, "--out", tmp_path / "run", *TINY, *ONE_STEP)
         assert status == 2 and str(store) in told(said)
+
+
+def test_a_patch_store_takes_no_photographs_beside_it(hdrs, photos, tmp_path, train):
+    store = tmp_path / "store"
+    assert train("patches", "--hdr", hdrs, "--out", store, "--size", 32, "--threshold", 0)[0] == 0
+    status, said = train("finetune", "--hdr", store, "--images", photos, "--out", tmp_path / "run", *TINY, *ONE_STEP)
+    assert status == 2 and str(store) in told(said) and "--images" in told(said)
 
 
 def test_a_picture_that_vanishes_under_a_data_process_ends_the_run_with_one_sentence(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import OpenEXR
 import pytest
+from PIL import Image
 
 from model import exposure_mask
 from model.errors import Ldr2hdrError
@@ -118,6 +119,23 @@ def test_a_sample_is_a_function_of_seed_and_number_and_fits_together(scenes, tmp
             scene = truth / midtone_scale(PLAIN.n_mean, PLAIN.sigma_mean)
             seen = camera_curve(np.minimum(scene, 1), PLAIN.n_mean, PLAIN.sigma_mean)
             assert np.abs(ldr - seen).max() <= 0.5 / 255 + 1e-6
+
+
+def test_photographs_make_their_share_of_the_samples_and_never_more_than_their_own_range(scenes, tmp_path):
+    photo = tmp_path / "meadow.png"  # 2:1, and yet no panorama
+    codes = np.random.default_rng(0).integers(10, 240, (40, 80, 1)) * np.array([0.5, 1, 0.4])
+    Image.fromarray(codes.astype(np.uint8)).save(photo)
+    amber = sorted(scenes.glob("amber*.exr"))
+    dataset = HDRDataset(amber, 16, 0, PLAIN, sampling=False, photos=[photo], photo_share=0.3)
+    samples = [dataset[index] for index in range(300)]
+    green = [sample for sample in samples if hue_of(sample) == 1]
+    assert len(green) == pytest.approx(90, abs=25)
+    assert all((sample["mask"] < 1).any() and sample["truth"].max() > 1 for sample in green)
+    for sample in green:  # T^2 of the photograph on some scale: what its channels differ by stays
+        red, blue = (sample["truth"][channel] / sample["truth"][1] for channel in (0, 2))
+        assert red.median() == pytest.approx(0.25, abs=0.01) and blue.median() == pytest.approx(0.16, abs=0.01)
+    alone = HDRDataset(amber, 16, 0, PLAIN, sampling=False, photo_share=0.3)
+    assert {hue_of(alone[index]) for index in range(40)} == {0}
 
 
 def test_sampling_prefers_texture():
