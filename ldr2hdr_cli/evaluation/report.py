@@ -64,8 +64,8 @@ SHOWN = (  # in the terminal and at the top of the page; the files hold all
     "rmse_stops_clipped",
     "bias_stops_clipped",
     "chroma_error_clipped",
+    "pu21_psnr_clipped",
     "mse_gamma",
-    "pu21_psnr",
     "pu21_ssim",
     "cvvdp_jod",
 )
@@ -151,8 +151,8 @@ SHORT = {  # headings that fit a terminal of 80 columns
     "rmse_stops_clipped": "RMSE",
     "bias_stops_clipped": "bias",
     "chroma_error_clipped": "Δu′v′",
+    "pu21_psnr_clipped": "PSNR",
     "mse_gamma": "MSE γ",
-    "pu21_psnr": "PSNR",
     "pu21_ssim": "SSIM",
     "cvvdp_jod": "JOD",
 }
@@ -169,7 +169,7 @@ def table(scores: Sequence[MethodScore]) -> Table:
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
-    result.caption = "RMSE and bias (stops) and Δu′v′ are of clipped areas; PSNR (dB) and SSIM are PU21's."
+    result.caption = "Of clipped areas: RMSE and bias (stops), Δu′v′, PU21-PSNR (dB). The others are of whole pictures."
     result.caption_justify = "left"
     result.add_column("method", overflow="fold")
     for key in shown:
@@ -463,7 +463,7 @@ def figure(summary: dict[str, list[MethodScore]], format: str = "svg", dark: boo
     }
     with matplotlib.rc_context(style):
         kind = next(iter(summary))
-        shares = [key for key in (HEADLINE, "pu21_psnr", "cvvdp_jod") if _has_levels(summary, key)]
+        shares = [key for key in (HEADLINE, "pu21_psnr_clipped", "cvvdp_jod") if _has_levels(summary, key)]
         panels = Figure(figsize=(4.2 * (len(shares) + 2), 3.6), layout="constrained")
         axes = panels.subplots(1, len(shares) + 2, squeeze=False)[0]
         colours = {score.method: f"C{index % 10}" for index, score in enumerate(summary[kind])}

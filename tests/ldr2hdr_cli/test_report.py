@@ -160,6 +160,13 @@ def test_tables_take_names_literally() -> None:
     assert "JOD" not in text and "ColorVideoVDP" not in text  # not computed
 
 
+def test_the_psnr_of_the_table_is_that_of_clipped_areas() -> None:
+    rows = rows_of({"net": [1.0, 1.0]}, pu21_psnr=33.25, pu21_psnr_clipped=22.75)
+    text = text_of(report.table(report.summarise(rows)["share"]))
+    assert " 22.75 " in text and "33.25" not in text
+    assert "Of clipped areas: RMSE and bias (stops), Δu′v′, PU21-PSNR (dB)." in " ".join(text.split())
+
+
 def test_csv_and_json_hold_every_number(tmp_path: Path) -> None:
     rows = rows_of({"a, b": [1.25], "clip": [nan]}, bins={0: (7, 0.1, 0.2)}, pu21_psnr=inf)
     summary = report.summarise(rows)
