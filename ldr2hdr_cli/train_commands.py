@@ -278,17 +278,27 @@ def _settings_of(weights: Path) -> dict[str, Any]:
 
 
 def _run(settings: Settings, resume: bool) -> Any:
+    from ldr2hdr_cli.memory import keep_freed_memory
     from ldr2hdr_cli.train_display import TrainDisplay
     from train.loop import train
 
     with TrainDisplay() as display:
         training, validation = _datasets(settings, display.message)
+        keep_freed_memory(all_of_it=True)
         return train(settings, training, validation, display, resume)
 
 
 def _datasets(settings: Settings, tell: Callable[[str], None]) -> tuple[Any, Any]:
     """Training and validation, of different scenes; the validation's camera is fixed by its own seed."""
-    from train.datasets import HDRDataset, InpaintingDataset, PatchDataset, is_store, read_simulated, usable
+    from train.datasets import (
+        HDRDataset,
+        InpaintingDataset,
+        PatchDataset,
+        is_store,
+        read_simulated,
+        read_without_light,
+        usable,
+    )
     from train.patches import read_index, scene_of, scenes_split
     from train.pictures import find_pictures, read_hdr, read_photo
 
@@ -328,7 +338,7 @@ def _datasets(settings: Settings, tell: Callable[[str], None]) -> tuple[Any, Any
         photos = [
             path for path in find_pictures([Path(folder) for folder in data.images], "photo") if not excluded(path)
         ]
-        photos = usable(photos, read_simulated, data.patch_size // 4, tell)
+        photos = usable(photos, read_without_light, data.patch_size // 4, tell)
         tell(f"{len(photos)} photographs to train on beside them.")
     return tuple(
         HDRDataset(

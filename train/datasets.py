@@ -98,7 +98,7 @@ class HDRDataset(Dataset):
 
     ldr: [0, 1]; mask: β(ldr); truth: linear, of eq. 1's scale. paths: HDR pictures. read: how they are decoded.
     sampling: keep textured patches (algorithm 1). photos: photographs of which `photo_share` of the samples are made,
-    taken for HDR scenes as `read_simulated` does: a few HDR pictures know few kinds of snow, skin and cloud.
+    taken for HDR scenes as `read_without_light` does: a few HDR pictures know few kinds of snow, skin and cloud.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class HDRDataset(Dataset):
         self.camera, self.mask_threshold, self.panorama = camera or CameraConfig(), mask_threshold, panorama
         finest = focal_length(patch_size, self.camera.fov_low)
         self.scenes = Scenes(paths, partial(_read_for_views, read=read, finest=finest, panorama=panorama))
-        self.photos, self.photo_share = Scenes(photos, read_simulated), photo_share if photos else 0.0
+        self.photos, self.photo_share = Scenes(photos, read_without_light), photo_share if photos else 0.0
         self.size, self.seed = patch_size, seed
         self.sampling, self.texture_threshold = sampling, texture_threshold
 
@@ -179,16 +179,24 @@ class PatchDataset(Dataset):
         return _shot(patch, rng, self.camera, draw_exposure(patch, rng, self.camera), self.mask_threshold)
 
 
-def read_simulated(path: Path) -> np.ndarray:
+def read_simulated(path: Path, most: float = 0.01) -> np.ndarray:
     """A photograph taken for an HDR scene, for pre-training on simulated HDR (Eilertsen et al. 2017, section 5.2).
 
     Linearised by T^2; the camera will expose it so that its bright parts clip. One whose own highlights are clipped
-    (over 1 % of the pixels at 250 or above) has no truth to give and raises PictureError.
+    (over `most` of the pixels at 250 or above) has no truth to give and raises PictureError.
     """
     photo = read_photo(path)
-    if (photo.max(axis=2) >= 250 / 255).mean() > 0.01:
+    if (photo.max(axis=2) >= 250 / 255).mean() > most:
         raise PictureError(f"{path} is clipped itself, and cannot stand for an HDR scene.")
     return linearise(photo)
+
+
+def read_without_light(path: Path) -> np.ndarray:
+    """`read_simulated` of a photograph without a light in view: nearly nothing of it is clipped.
+
+    Beside HDR pictures, a photograph with a sun would teach that suns are no brighter than its white.
+    """
+    return read_simulated(path, most=0.001)
 
 
 def is_store(folder: Path) -> bool:

@@ -137,9 +137,12 @@ def test_photographs_are_trained_on_beside_the_hdr_pictures(hdrs, photos, tmp_pa
     dim = np.random.default_rng(1).integers(0, 200, (40, 40, 3), dtype=np.uint8)
     (tmp_path / "dim").mkdir()
     cv2.imwrite(str(tmp_path / "dim" / "d.png"), dim)
+    dim[:2, :4] = 255  # a lamp, half a percent of the picture
+    cv2.imwrite(str(tmp_path / "dim" / "lamp.png"), dim)
     both = ["finetune", "--hdr", hdrs, "--images", photos, "--images", tmp_path / "dim", *TINY, *ONE_STEP]
     status, said = train(*both, "--out", tmp_path / "run")
-    assert status == 0 and "a.png is clipped itself" in said and "1 photographs to train on beside them" in said, said
+    assert status == 0 and "a.png is clipped itself" in said and "lamp.png is clipped itself" in said
+    assert "1 photographs to train on beside them" in said, said
     assert "2 pictures to train on, 1 held out" in said  # photographs validate nothing
     status, said = train("finetune", "--out", tmp_path / "run", "--resume", "--max-steps", 2)
     assert status == 0 and "1 photographs to train on beside them" in said, said
