@@ -192,6 +192,14 @@ def convert(
     overlap: Annotated[
         int, typer.Option(min=0, help="Pixels shared by neighbouring tiles.", rich_help_panel="Speed and memory")
     ] = 128,
+    working_size: Annotated[
+        str,
+        typer.Option(
+            help="Longer side of the reduced picture that sets the level of clipped areas; auto: 512; off: none.",
+            rich_help_panel="Reconstruction",
+            metavar="auto|off|PIXELS",
+        ),
+    ] = "auto",
     memory: Annotated[
         str | None,
         typer.Option(
@@ -230,6 +238,8 @@ def convert(
     """
     if tile != "auto" and not (tile.isdigit() and int(tile) > 0):
         raise Ldr2hdrError(f"--tile {tile}: give a number of pixels, or auto.")
+    if working_size not in ("auto", "off") and not (working_size.isdigit() and int(working_size) > 0):
+        raise Ldr2hdrError(f"--working-size {working_size}: give a number of pixels, auto or off.")
     from ldr2hdr_cli import convert as command
 
     status = command.convert(
@@ -248,6 +258,7 @@ def convert(
             precision=precision.value,
             tile=tile,
             overlap=overlap,
+            working_size=working_size,
             memory=memory,
             transfer=transfer.value,
             gamma=gamma,

@@ -1,6 +1,5 @@
 """`ldr2hdr convert`: from what was typed to a run, its display and its exit status."""
 
-import ctypes
 import os
 import queue
 import re
@@ -21,6 +20,7 @@ import numpy as np
 from ldr2hdr_cli import job, pipeline
 from ldr2hdr_cli.display import Display
 from ldr2hdr_cli.exr import frame_attributes, write_exr
+from ldr2hdr_cli.memory import keep_freed_memory
 from ldr2hdr_cli.preview import preview_strip, write_preview
 from ldr2hdr_cli.radiance import write_radiance
 from ldr2hdr_cli.sources import find_inputs, parse_frames
@@ -52,6 +52,7 @@ class Request:
     precision: "Precision"
     tile: str
     overlap: int
+    working_size: str
     memory: str | None
     transfer: "Transfer"
     gamma: float
@@ -118,7 +119,7 @@ def _run(
         is_steady=is_steady,
         stop=stop,
     )
-    _keep_freed_memory()
+    keep_freed_memory()
     manifest = job.Manifest.read(request.output)
     display.begin(len(items))
     try:
@@ -150,10 +151,13 @@ def _operator(request: Request, is_steady: bool, display: Display) -> tuple[pipe
         from ldr2hdr_cli.operators import THRESHOLD
 
         return _Classical(request), job.Settings(**decided), THRESHOLD
-    from model.checkpoint import load_network, weights_sha256
+    from model.checkpoint import load_network, usual_working_size, weights_sha256
     from model.reconstructor import Reconstructor, devices
 
     net = load_network(request.weights)
+    working_size = usual_working_size(request.weights)
+    if request.working_size != "auto":
+        working_size = None if request.working_size == "off" else int(request.working_size)
     reconstructors = []
     for device in devices(request.device):
         try:
@@ -166,6 +170,7 @@ def _operator(request: Request, is_steady: bool, display: Display) -> tuple[pipe
                 memory=_bytes(request.memory),
                 gamma=request.gamma,
                 transfer=request.transfer,
+                working_size=working_size,
                 notify=display.say,
             )
         except (RuntimeError, AssertionError, ValueError) as error:  # torch's ways to say that a device is not there
@@ -178,6 +183,7 @@ def _operator(request: Request, is_steady: bool, display: Display) -> tuple[pipe
         precision=reconstructor.precision,
         tile=request.tile,
         overlap=request.overlap,
+        working_size=working_size or "off",
         memory=request.memory or "auto",
     )
     network = _Network(reconstructors, request.temporal if is_steady else "off")
@@ -315,16 +321,6 @@ def _signals(stop: threading.Event) -> Iterator[list[int]]:
         teller.close()
         thread.join()
         listener.close()
-
-
-def _keep_freed_memory() -> None:
-    """Has malloc (glibc's) reuse what one frame freed for the next one, up to 32 MiB a piece; else every feature map
-    of every frame is given back to the system and its pages are fetched again, a tenth of the network's time."""
-    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
-    with suppress(OSError, AttributeError, TypeError):  # another system, another C library
-        malloc = ctypes.CDLL(None)
-        malloc.mallopt(trim_threshold, 2**30)
-        malloc.mallopt(mmap_threshold, 2**25)
 
 
 def _dry_run(items: list[job.Item], display: Display) -> int:

@@ -34,6 +34,7 @@ class Settings:
     precision: str = "fp32"
     tile: str = "auto"
     overlap: int = 128
+    working_size: int | str = "off"
     memory: str = "auto"
     transfer: str = "gamma"
     gamma: float = 2.0

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from model.errors import Ldr2hdrError
 from model.masked_unet import MaskedUNet, NetworkConfig
+from model.working_size import WORKING_SIZE
 
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "default.safetensors"
 CONFIG_KEY = "ldr2hdr.config"
@@ -80,6 +81,12 @@ def read_metadata(path: str | os.PathLike | None = None) -> dict[str, str]:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: not a weights file ({error}); give a .safetensors or .pth file.") from None
+
+
+def usual_working_size(path: str | os.PathLike | None = None) -> int | None:
+    """The `working_size` for `Reconstructor`: that of our training's views; None for a `.pth`, which gets the paper's
+    method alone."""
+    return WORKING_SIZE if CONFIG_KEY in read_metadata(path) else None
 
 
 @cache

@@ -1,6 +1,7 @@
 """`Reconstructor`: the network with tiles, a device and a precision → LDR picture in, HDR picture out."""
 
 import copy
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,11 +14,15 @@ from model.exposure import LOG_RANGE, Transfer, compose_hdr, exposure_mask, line
 from model.masked_unet import MaskedUNet, receptive_radius
 from model.selective import fold, reconstruct_where
 from model.tiling import Tile, bytes_per_pixel, clipped_region, largest_tile, plan, window
+from model.working_size import block_means, settle, working_edges
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 MOST, LEAST = 2 << 30, 1 << 29
 """Bytes that "auto" gives the network and the picture on a CPU, at most, and the network, at least."""
+
+Kept = dict[Tile, tuple[np.ndarray, np.ndarray]]
+"""Tiles of a frame: each with its input and its log output."""
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -32,7 +37,10 @@ class Reconstructor:
         picture where it fits, because small tiles lack context.
     overlap: pixels shared by neighbouring tiles. memory: bytes for the network's features; None: a quarter of the
         machine's but at most 2 GiB, with the picture, or half of a GPU's.
-    gamma, transfer: how T is linearised in eq. 1. notify: is told once when a setting had to be lowered.
+    gamma, transfer: how T is linearised in eq. 1.
+    working_size: longer side, in pixels, of the reduced picture that sets the level of clipped areas, see
+        `model.working_size`; None: the paper's method alone.
+    notify: is told once when a setting had to be lowered.
     """
 
     def __init__(
@@ -46,12 +54,15 @@ class Reconstructor:
         memory: int | None = None,
         gamma: float = 2.0,
         transfer: Transfer = "gamma",
+        working_size: int | None = None,
         notify: Callable[[str], None] | None = None,
     ) -> None:
         if tile != "auto" and tile < 1:
             raise ValueError(f"tile must be 'auto' or at least 1 pixel, not {tile}")
         if overlap < 0:
             raise ValueError(f"overlap must not be negative, but is {overlap}")
+        if working_size is not None and working_size < 1:
+            raise ValueError(f"working_size must be at least 1 pixel, not {working_size}")
         self.config = net.config
         self.device = _device(device)
         self.precision = _precision(precision, self.device)
@@ -62,9 +73,11 @@ class Reconstructor:
         self.folded = fold(net, self.device, self.dtype)
         self.tile, self.overlap, self.memory = tile, overlap, memory
         self.gamma, self.transfer = gamma, transfer
+        self.working_size = working_size
         self.batch: int | None = None
         self.notify = notify or (lambda _message: None)
-        self._kept: dict[Tile, tuple[np.ndarray, np.ndarray]] = {}  # of the frame before: its input, its log output
+        self._kept: Kept = {}
+        self._kept_small: Kept = {}
 
     def reconstruct(self, ldr: np.ndarray) -> np.ndarray:
         """ldr: float32 H×W×3, display-encoded in [0, 1], any H, W ≥ 1 → float32 H×W×3, scene-linear, LDR white 1.0.
@@ -99,22 +112,43 @@ class Reconstructor:
         not computed again.
         """
         ldr = _checked(ldr)
+        clipped = self._clipped(ldr)
+        log_hdr, self._kept = self._predict(ldr, clipped, self._kept if is_frame else {}, is_frame)
+        if log_hdr is not None and self.working_size and max(log_hdr.shape) > self.working_size:
+            edges = working_edges(ldr, self.working_size)
+            small = block_means(lambda rows: ldr[rows], edges, *ldr.shape[:2]).clip(0, 1)
+            small_log, self._kept_small = self._predict(
+                small, self._clipped(small), self._kept_small if is_frame else {}, is_frame
+            )
+            if small_log is not None:
+                least = math.log(2) if self.config.floor else LOG_RANGE[0]
+                settle(log_hdr, ldr, clipped, small_log, small, edges, self.config.mask_threshold, least)
+                np.clip(log_hdr, *LOG_RANGE, out=log_hdr)
+        return log_hdr
+
+    def _clipped(self, ldr: np.ndarray) -> np.ndarray:
+        """Where a channel's mask is below 1, bool H×W."""
         clipped = np.empty(ldr.shape[:2], bool)
         for rows in _bands(ldr):
             np.any(exposure_mask(ldr[rows], self.config.mask_threshold) < 1, axis=2, out=clipped[rows])
+        return clipped
+
+    def _predict(
+        self, ldr: np.ndarray, clipped: np.ndarray, before: Kept, is_frame: bool
+    ) -> tuple[np.ndarray | None, Kept]:
+        """Y as the network sees it at this size, and what to keep of it for the next frame, if it is one."""
         region = clipped_region(clipped, self.config)
-        if not is_frame or region is None:
-            self._kept = {}
         if region is None:
-            return None
+            return None, {}
         while True:
+            kept: Kept | None = {} if is_frame else None
             try:
-                return self._blend(ldr, clipped, region, is_frame)
+                return self._blend(ldr, clipped, region, before, kept), kept or {}
             except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator raises the bare class
                 if not _out_of_memory(error) or not self._lower(region, ldr):
                     raise
 
-    def _blend(self, ldr: np.ndarray, clipped: np.ndarray, region: Tile, is_frame: bool) -> np.ndarray:
+    def _blend(self, ldr: np.ndarray, clipped: np.ndarray, region: Tile, before: Kept, kept: Kept | None) -> np.ndarray:
         """Tiles of the region, blended in the log domain with windows that sum to one."""
         multiple, reach = self.config.multiple, receptive_radius(self.config)
         tile = self._tile(region, ldr)
@@ -122,11 +156,11 @@ class Reconstructor:
         tiles = [t for t in plan(region, tile, overlap, multiple) if clipped[t.inside(*clipped.shape)].any()]
         log_hdr = np.zeros_like(ldr)
         if len(tiles) == 1:
-            ((_, log_tile),) = self._run(ldr, clipped, tiles, is_frame)
+            ((_, log_tile),) = self._run(ldr, clipped, tiles, before, kept)
             log_hdr[tiles[0].inside(*clipped.shape)] = log_tile
             return log_hdr
         weights = np.zeros(clipped.shape, np.float32)
-        for one, log_tile in self._run(ldr, clipped, tiles, is_frame):
+        for one, log_tile in self._run(ldr, clipped, tiles, before, kept):
             inside = one.inside(*clipped.shape)
             weight = window(one, region, -(-overlap // multiple) * multiple, reach)
             weight = weight[: log_tile.shape[0], : log_tile.shape[1]]
@@ -135,15 +169,17 @@ class Reconstructor:
         return np.divide(log_hdr, weights[..., None], out=log_hdr, where=weights[..., None] > 0)
 
     def _run(
-        self, ldr: np.ndarray, clipped: np.ndarray, tiles: list[Tile], is_frame: bool
+        self, ldr: np.ndarray, clipped: np.ndarray, tiles: list[Tile], before: Kept, kept: Kept | None
     ) -> Iterator[tuple[Tile, np.ndarray]]:
-        """Each tile with its log output, cut to the picture."""
-        before, self._kept = self._kept, {}
+        """Each tile with its log output, cut to the picture.
+
+        before: tiles of the frame before. kept: gets those of this one; None where it is no frame.
+        """
         changed = []
         for one in tiles:
             part = ldr[one.inside(*clipped.shape)]
-            if one in before and _same(before[one][0], part):
-                self._kept[one] = before[one]
+            if kept is not None and one in before and _same(before[one][0], part):
+                kept[one] = before[one]
                 yield one, before[one][1]
             else:
                 changed.append(one)
@@ -164,8 +200,8 @@ class Reconstructor:
             for one, log_tile in zip(group, output, strict=True):
                 rows, columns = one.inside(*clipped.shape)
                 log_tile = log_tile[: rows.stop - rows.start, : columns.stop - columns.start]
-                if is_frame:
-                    self._kept[one] = ldr[rows, columns].copy(), log_tile
+                if kept is not None:
+                    kept[one] = ldr[rows, columns].copy(), log_tile
                 yield one, log_tile
 
     def _upload(

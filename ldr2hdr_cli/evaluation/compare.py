@@ -62,8 +62,10 @@ def network_method(
 ) -> Method:
     """A network by its weights; None for the default weights. Safe to call from several threads."""
     from model import Reconstructor, load_network
+    from model.checkpoint import usual_working_size
 
-    reconstructor = Reconstructor(load_network(weights), device=device, precision=precision)
+    working_size = usual_working_size(weights)
+    reconstructor = Reconstructor(load_network(weights), device, precision, working_size=working_size)
     one_at_a_time = threading.Lock()
 
     def run(case: Case) -> np.ndarray:

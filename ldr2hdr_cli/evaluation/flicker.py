@@ -42,8 +42,10 @@ def network_clips(
 ) -> ClipMethod:
     """A network frame by frame, and with each strength of the temporal filter; it runs once for all of them."""
     from model import Reconstructor, load_network
+    from model.checkpoint import usual_working_size
 
-    reconstructor = Reconstructor(load_network(weights), device=device, precision=precision)
+    working_size = usual_working_size(weights)
+    reconstructor = Reconstructor(load_network(weights), device, precision, working_size=working_size)
     config = reconstructor.config
     names = {"auto": name, "strong": f"{name}, strong"}
 

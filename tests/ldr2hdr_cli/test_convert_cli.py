@@ -62,6 +62,21 @@ def ldr2hdr(*arguments, cwd=None) -> subprocess.CompletedProcess:
     )
 
 
+def test_the_working_size_is_written_down_and_changes_what_was_clipped(photo, tmp_path, weights):
+    for name in ("auto", "off", "16"):
+        out = tmp_path / name
+        done = ldr2hdr("convert", photo, "-o", out, "--weights", weights, "--float", "--working-size", name)
+        assert done.returncode == 0, done.stderr
+    (auto, _, first), (off, _, second), (small, _, third) = (
+        read_exr(tmp_path / name / "photo.exr") for name in ("auto", "off", "16")
+    )
+    settings = [json.loads(attributes["ldr2hdr/settings"]) for attributes in (first, second, third)]
+    assert [one["working_size"] for one in settings] == ["512", "off", "16"]
+    assert np.array_equal(auto, off)  # 64 pixels are fewer than 512
+    clipped = np.asarray(Image.open(photo)) == 255
+    assert not np.array_equal(small[clipped], off[clipped]) and np.array_equal(small[~clipped], off[~clipped])
+
+
 def test_a_photograph_becomes_an_exr_that_keeps_what_was_well_exposed(photo, tmp_path, weights):
     done = ldr2hdr("convert", photo, "-o", tmp_path / "out", "--weights", weights, "--float", "--preview")
     assert done.returncode == 0, done.stderr
@@ -244,7 +259,8 @@ def test_help_does_not_load_torch():
 
 
 @pytest.mark.parametrize(
-    "option", [("--tile", "huge"), ("--memory", "lots"), ("--frames", "9-1"), ("--device", "abacus")]
+    "option",
+    [("--tile", "huge"), ("--working-size", "0"), ("--memory", "lots"), ("--frames", "9-1"), ("--device", "abacus")],
 )
 def test_an_option_that_makes_no_sense_is_misuse(photo, tmp_path, weights, option):
     misuse("convert", photo, "-o", tmp_path / "out", "--weights", weights, *option, says=option[1])

@@ -1,0 +1,119 @@
+"""The level of clipped areas from a reduced picture: means, what is changed, what is kept, and independence of size."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model import MaskedUNet, NetworkConfig, Reconstructor, load_network, save_network
+from model.checkpoint import usual_working_size
+from model.masked_unet import initialise
+from model.working_size import block_means, settle, working_edges
+
+DEVICES = ["cpu"] + [name for name, there in (("cuda", torch.cuda.is_available()),) if there]
+THRESHOLD = 0.96
+
+
+def network() -> MaskedUNet:
+    net = initialise(MaskedUNet(NetworkConfig(base_channels=4, depth=3)), 2)
+    with torch.no_grad():
+        net.decoder[0].conv.bias.fill_(3)
+    return net
+
+
+def blown(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A picture with a white rectangle in the middle, half as high and half as wide."""
+    ldr = np.random.default_rng(seed).uniform(0, 0.9, (height, width, 3)).astype(np.float32)
+    ldr[height // 4 : 3 * height // 4, width // 4 : 3 * width // 4] = 1
+    return ldr
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 70), st.integers(0, 9))
+def test_block_means_are_means_of_blocks_that_cover_the_picture(height, width, side, seed):
+    values = np.random.default_rng(seed).random((height, width, 2)).astype(np.float32)
+    side = min(side, max(height, width))
+    rows, columns = working_edges(values, side)
+    means = block_means(lambda part: values[part], (rows, columns), height, width)
+    assert max(means.shape[:2]) == side
+    bottoms, rights = [*rows[1:], height], [*columns[1:], width]
+    for y, (top, bottom) in enumerate(zip(rows, bottoms, strict=True)):
+        for x, (left, right) in enumerate(zip(columns, rights, strict=True)):
+            expected = values[top:bottom, left:right].mean(axis=(0, 1), dtype=np.float64)
+            assert means[y, x] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_level_that_is_right_already_is_left():
+    ldr = blown(96, 128)
+    edges = working_edges(ldr, 32)
+    log_hdr = np.full_like(ldr, 2.5)
+    small = block_means(lambda part: ldr[part], edges, 96, 128)
+    settle(log_hdr, ldr, (ldr == 1).any(2), np.full_like(small, 2.5), small, edges, THRESHOLD, 0.7)
+    assert np.abs(log_hdr - 2.5).max() < 1e-6
+
+
+def test_the_level_becomes_that_of_the_small_picture_and_the_detail_stays():
+    ldr = blown(96, 128)
+    clipped = ldr == 1
+    edges = working_edges(ldr, 32)
+    detail = np.tile(np.float32([[0.3, -0.3], [-0.3, 0.3]]), (48, 64))[..., None]  # its mean over a block is 0
+    log_hdr = 2 + detail * np.ones_like(ldr)
+    before = log_hdr.copy()
+    small = block_means(lambda part: ldr[part], edges, 96, 128)
+    settle(log_hdr, ldr, clipped.any(2), np.full_like(small, 4), small, edges, THRESHOLD, 0.7)
+    assert np.array_equal(log_hdr[~clipped], before[~clipped])
+    # From 2 to 4, but for the 2 % by which a correction fades where little is clipped.
+    assert (log_hdr - before)[clipped] == pytest.approx(2 / 1.02, abs=0.01)
+
+
+def test_what_the_small_picture_does_not_show_clipped_keeps_its_level():
+    ldr = np.full((64, 64, 3), 0.2, np.float32)
+    ldr[9, 9] = 1  # of a block of 16 pixels, whose mean is well exposed
+    edges = working_edges(ldr, 16)
+    log_hdr = np.full_like(ldr, 2.0)
+    small = block_means(lambda part: ldr[part], edges, 64, 64)
+    settle(log_hdr, ldr, (ldr == 1).any(2), np.full_like(small, 6), small, edges, THRESHOLD, 0.7)
+    assert (log_hdr == 2).all()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_larger_copy_of_a_picture_gets_the_level_of_the_picture(device):
+    ldr = blown(64, 96)
+    larger = ldr.repeat(4, 0).repeat(4, 1)
+    inside = (slice(20, 44), slice(28, 68))  # of what is clipped, away from its edge
+    plain = Reconstructor(network(), device, "fp32")
+    levelled = Reconstructor(network(), device, "fp32", working_size=96)
+    wanted = plain.reconstruct(ldr)
+    assert np.array_equal(levelled.reconstruct(ldr), wanted)  # no larger than the working size: not touched
+
+    def off(reconstructor: Reconstructor) -> float:
+        """Mean change, in stops."""
+        means = reconstructor.reconstruct(larger).reshape(64, 4, 96, 4, 3).mean(axis=(1, 3))
+        return float(np.abs(np.log2(means[inside] / wanted[inside])).mean())
+
+    assert off(levelled) < 0.03 < 0.07 < off(plain)
+    well_exposed = larger < THRESHOLD
+    assert np.array_equal(levelled.reconstruct(larger)[well_exposed], (larger**2)[well_exposed])
+
+
+def test_frames_that_stand_still_give_the_same_again():
+    ldr = blown(96, 128)
+    levelled = Reconstructor(network(), "cpu", "fp32", working_size=64)
+    first = levelled.predict_log(ldr, is_frame=True)
+    assert np.array_equal(first, levelled.predict_log(ldr, is_frame=True))
+    other = blown(96, 128, seed=1)
+    alone = Reconstructor(network(), "cpu", "fp32", working_size=64).predict_log(other)
+    assert np.array_equal(levelled.predict_log(other, is_frame=True), alone)
+
+
+def test_the_authors_weights_get_the_papers_method_alone(tmp_path):
+    save_network(network(), tmp_path / "ours.safetensors")
+    save_network(network(), tmp_path / "authors.pth")
+    assert load_network(tmp_path / "authors.pth").config.base_channels == 4
+    assert usual_working_size(tmp_path / "ours.safetensors") == usual_working_size() == 512
+    assert usual_working_size(tmp_path / "authors.pth") is None
+
+
+def test_a_working_size_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="working_size"):
+        Reconstructor(network(), "cpu", working_size=0)
