@@ -1,4 +1,4 @@
-"""`ldr2hdr train pretrain | finetune | patches`: settings from defaults, file and flags; then the loop.
+"""`ldr2hdr train pretrain | finetune | patches | average`: settings from defaults, file and flags; then the loop.
 
 The options are made from the fields of `train.config`, where each setting is described once. Nothing heavier than
 the standard library and Typer is imported before a command runs.
@@ -215,6 +215,24 @@ def patches(
         f"{summary.kept} patches of {summary.scenes} pictures in {out}; dropped: {summary.untextured} below "
         f"{threshold}, {summary.unsaturated} with nothing clipped, {summary.bad} bad pictures."
     )
+
+
+@train_app.command()
+def average(
+    weights: Annotated[list[Path], typer.Argument(help="Weights files of one lineage.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .safetensors file to write.", show_default=False)],
+    half: Annotated[bool, typer.Option("--half", help="Store float16: half the size.")] = False,
+    about: Annotated[str | None, typer.Option(help="A sentence kept in the file.", show_default=False)] = None,
+    licence: Annotated[str | None, typer.Option(help="Kept in the file.", show_default=False)] = None,
+) -> None:
+    """Write the mean of weights where one was trained from the other, or both from the same: often better than each."""
+    if out.suffix != ".safetensors" or not out.parent.is_dir():
+        raise Ldr2hdrError(f"--out {out}: must be a .safetensors file in a folder that exists.")
+    from train.average import write_average
+
+    said = {"ldr2hdr.about": about, "ldr2hdr.licence": licence}
+    write_average(weights, out, half, {key: text for key, text in said.items() if text})
+    typer.echo(f"{out}: the mean of {len(weights)} weights.")
 
 
 def _train(

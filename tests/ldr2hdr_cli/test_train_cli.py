@@ -18,7 +18,8 @@ import torch
 
 from ldr2hdr_cli.app import main
 from ldr2hdr_cli.exr import read_exr
-from model import Reconstructor, load_network
+from model import MaskedUNet, NetworkConfig, Reconstructor, load_network, save_network
+from model.checkpoint import read_metadata
 from model.errors import Ldr2hdrError
 from train.config import make_settings
 from train.datasets import InpaintingDataset
@@ -351,3 +352,39 @@ def test_a_picture_that_vanishes_under_a_data_process_ends_the_run_with_one_sent
         process.terminate()
         process.join(10)
         assert not process.is_alive()
+
+
+def test_average_is_the_mean_and_says_of_what(train, tmp_path):
+    config = NetworkConfig(base_channels=2, depth=2, decoder_activation="leaky_relu")
+    values = (1.0, 2.0, 6.0)
+    for value in values:
+        net = MaskedUNet(config)
+        for parameter in net.parameters():
+            torch.nn.init.constant_(parameter, value)
+        save_network(net, tmp_path / f"{value:g}.safetensors", {"ldr2hdr.stage": "hdr", "ldr2hdr.hours": "2"})
+    out = tmp_path / "mean.safetensors"
+    files = [tmp_path / f"{value:g}.safetensors" for value in values]
+    code, said = train("average", *files, "--out", out, "--half", "--licence", "CC-BY-4.0")
+    assert code == 0, said
+    mean = load_network(out)
+    assert mean.config == config
+    assert all((parameter == 3).all() for parameter in mean.parameters())
+    assert out.stat().st_size < files[0].stat().st_size
+    metadata = read_metadata(out)
+    assert metadata["ldr2hdr.stage"] == "hdr" and metadata["ldr2hdr.licence"] == "CC-BY-4.0"
+    assert "ldr2hdr.hours" not in metadata
+    for file in files:
+        assert f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}" in metadata["ldr2hdr.mean_of"]
+
+
+def test_average_refuses_what_has_no_mean(train, tmp_path):
+    for channels in (2, 4):
+        save_network(MaskedUNet(NetworkConfig(base_channels=channels, depth=2)), tmp_path / f"{channels}.safetensors")
+    out = tmp_path / "mean.safetensors"
+    code, said = train("average", tmp_path / "2.safetensors", tmp_path / "4.safetensors", "--out", out)
+    assert code == 2 and "4.safetensors" in said and "settings" in said
+    code, said = train("average", tmp_path / "2.safetensors", tmp_path / "none.safetensors", "--out", out)
+    assert code == 2 and "none.safetensors" in said and "Traceback" not in said
+    code, said = train("average", tmp_path / "2.safetensors", "--out", tmp_path / "no" / "mean.safetensors")
+    assert code == 2 and "folder that exists" in said
+    assert not out.exists()

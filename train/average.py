@@ -1,0 +1,40 @@
+"""The mean of several weights of one lineage: often better than each (Wortsman et al., Model soups, ICML 2022)."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from model import MaskedUNet, load_network, save_network
+from model.checkpoint import read_metadata, weights_sha256
+from model.errors import Ldr2hdrError
+
+KEPT = ("ldr2hdr.stage", "ldr2hdr.perceptual")
+MEAN_OF = "ldr2hdr.mean_of"
+
+
+def average_networks(paths: Sequence[Path]) -> MaskedUNet:
+    """The network whose every parameter is the mean of those in the weights files `paths`, in float32.
+
+    Means something only where one run began with the other, or both with the same: the channels of two runs from
+    scratch have nothing to do with each other. One file gives its own network. Raises Ldr2hdrError where two files
+    hold networks of different settings, and WeightsError for what is no weights file.
+    """
+    mean = load_network(paths[0])
+    with torch.no_grad():
+        for count, path in enumerate(paths[1:], 2):
+            other = load_network(path)
+            if other.config != mean.config:
+                raise Ldr2hdrError(f"{path}: not the settings of {paths[0]} ({other.config}, {mean.config}): no mean.")
+            for own, its in zip(mean.parameters(), other.parameters(), strict=True):
+                own.lerp_(its, 1 / count)
+    return mean
+
+
+def write_average(paths: Sequence[Path], out: Path, half: bool, metadata: Mapping[str, str]) -> None:
+    """Writes the mean of `paths` to `out`, in float16 if `half`, with the names and sha256 of what it is made of."""
+    net = average_networks(paths)  # first: it tells of files that are none
+    first = read_metadata(paths[0])
+    kept = {key: first[key] for key in KEPT if key in first}
+    made_of = {MEAN_OF: ", ".join(f"{path.name} {weights_sha256(path)}" for path in paths)}
+    save_network(net, out, {**kept, **made_of, **metadata}, torch.float16 if half else None)
