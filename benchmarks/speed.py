@@ -21,8 +21,8 @@ from ldr2hdr_cli.exr import write_exr
 from ldr2hdr_cli.sources import read_frames, read_still
 from ldr2hdr_cli.steady import Steadier
 from model import MaskedUNet, NetworkConfig, Reconstructor, exposure_mask, load_network
+from model.checkpoint import usual_working_size
 from model.masked_unet import initialise
-from model.working_size import WORKING_SIZE
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 CLI = [sys.executable, "-m", "ldr2hdr_cli"]
@@ -97,7 +97,8 @@ def stages(frames: int = 24) -> None:
             cv2.imwrite(str(inputs / f"plate.{number:04d}.jpg"), shown, [cv2.IMWRITE_JPEG_QUALITY, 92])
         one = inputs / "plate.0000.jpg"
         ldr = read_still(one)[1].pixels
-        plain, reconstructor = (Reconstructor(load_network(), working_size=size) for size in (None, WORKING_SIZE))
+        plain = Reconstructor(load_network())
+        reconstructor = Reconstructor(load_network(), working_size=usual_working_size())
         hdr = reconstructor.reconstruct(ldr)
         alone = best(lambda: plain.reconstruct(ldr))
         each = {
@@ -132,7 +133,7 @@ def stages(frames: int = 24) -> None:
 def clip(frames: int = 8) -> None:
     """What the temporal filter adds to a frame of 1920×1080, default weights."""
     net = load_network()
-    reconstructor = Reconstructor(net, working_size=WORKING_SIZE)
+    reconstructor = Reconstructor(net, working_size=usual_working_size())
     print("\nThe temporal filter, 1920×1080, a panning clip; a frame:")
     for share, spots in ((0.05, 1), (0.08, 100), (0.3, 1)):
         wide = picture(1080, 2000, share, spots)

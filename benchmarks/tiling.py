@@ -13,7 +13,7 @@ import numpy as np
 
 from ldr2hdr_cli.sources import read_still
 from model import Reconstructor, exposure_mask, load_network
-from model.working_size import WORKING_SIZE
+from model.checkpoint import usual_working_size
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -25,7 +25,7 @@ def main() -> None:
     for path in paths:
         ldr = read_still(path)[1].pixels
         clipped = exposure_mask(ldr) < 1
-        for working_size in (None, WORKING_SIZE):
+        for working_size in (None, usual_working_size()):
             whole = Reconstructor(net, precision="fp32", tile=2**14, working_size=working_size)
             expected = whole.reconstruct(ldr)[clipped]
             for tile, overlap in ((256, 64), (384, 128), (512, 128), (512, 256), (1024, 256)):
