@@ -159,9 +159,9 @@ def _evaluate_clips(
 def _write_clips(out: Path, rows: Any, summary: Any, settings: dict[str, Any], said: list[str], album: Any) -> None:
     import json
 
-    from ldr2hdr_cli.atomic import write_atomically
     from ldr2hdr_cli.evaluation import report
     from ldr2hdr_cli.evaluation.clip_report import build_clip_page
+    from model.atomic import write_atomically
 
     report.write_csv(out / "results.csv", rows)
     means = {method: {key: one._asdict() for key, one in all_.items()} for method, all_ in summary.items()}
@@ -242,7 +242,7 @@ def _save_inputs(cases: Iterator[Case], folder: Path) -> None:
     from PIL import Image
     from rich.console import Console
 
-    from ldr2hdr_cli.atomic import write_atomically
+    from model.atomic import write_atomically
 
     _make(folder)
     count = 0
@@ -283,9 +283,9 @@ def _report(results: Iterator[Result], settings: dict[str, Any], out: Path | Non
 
 
 def _write(out: Path, rows: Any, summary: Any, settings: dict[str, Any], sentences: list[str], album: Any) -> None:
-    from ldr2hdr_cli.atomic import write_atomically
     from ldr2hdr_cli.evaluation import report
     from ldr2hdr_cli.evaluation.page import build_page
+    from model.atomic import write_atomically
 
     report.write_csv(out / "results.csv", rows)
     report.write_json(out / "results.json", rows, summary, settings, sentences)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import OpenEXR
 
-from ldr2hdr_cli.atomic import write_atomically
+from model.atomic import write_atomically
 from model.errors import Ldr2hdrError
 
 SOFTWARE = "ldr2hdr 0.1.0"

@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ldr2hdr_cli.sources import Input
+from model.atomic import sweep
 from model.errors import Ldr2hdrError
 
 MANIFEST = "ldr2hdr-manifest.jsonl"
@@ -307,7 +308,5 @@ def lock(out: Path) -> Iterator[None]:
 
 def _sweep(out: Path) -> None:
     """Remove what a killed run left half-written; the lock says that nobody is writing it now."""
-    for folder, _, names in os.walk(out):
-        for name in names:
-            if name.startswith(".ldr2hdr-") and name.endswith(".tmp"):
-                (Path(folder) / name).unlink(missing_ok=True)
+    for folder, _, _ in os.walk(out):
+        sweep(Path(folder))

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
-from ldr2hdr_cli.atomic import write_atomically
+from model.atomic import write_atomically
 from model.exposure import Transfer, encode
 
 STOPS = (-4, -2, 0)

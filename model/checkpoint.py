@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from functools import cache
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from model.atomic import replace_atomically
 from model.errors import Ldr2hdrError
 from model.masked_unet import MaskedUNet, NetworkConfig
 from model.working_size import WORKING_SIZE
@@ -65,10 +65,10 @@ def save_network(
     state = {k: v.detach().to("cpu", dtype or v.dtype).contiguous() for k, v in net.state_dict().items()}
     if path.suffix == ".pth":
         content: Any = {"model": to_santos_names(state), "config": asdict(net.config)}
-        _replace(path, lambda file: torch.save(content, file))
+        replace_atomically(path, lambda file: torch.save(content, file))
     else:
         data = save(state, {**(metadata or {}), CONFIG_KEY: json.dumps(asdict(net.config), sort_keys=True)})
-        _replace(path, lambda file: file.write(data))
+        replace_atomically(path, lambda file: file.write(data))
 
 
 def read_metadata(path: str | os.PathLike | None = None) -> dict[str, str]:
@@ -206,18 +206,3 @@ def _build(path: Path, state: dict[str, Tensor], config: NetworkConfig) -> Maske
     net = MaskedUNet(config)
     net.load_state_dict(state)
     return net.eval()
-
-
-def _replace(path: Path, write: Any) -> None:
-    """Write beside `path` and rename: a reader sees the old file or the new one, never a part."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

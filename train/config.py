@@ -6,13 +6,13 @@ one. Only the standard library is imported here, since `ldr2hdr --help` reads th
 
 import math
 import os
-import tempfile
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from model.atomic import write_atomically
 from model.errors import Ldr2hdrError
 
 
@@ -245,8 +245,4 @@ def to_yaml(settings: Settings) -> str:
 
 def save_settings(settings: Settings, path: str | Path) -> None:
     """Writes `to_yaml` to `path`, whole or not at all."""
-    path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(to_yaml(settings))
-    Path(name).replace(path)
+    write_atomically(Path(path), to_yaml(settings).encode())

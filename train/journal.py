@@ -1,8 +1,7 @@
 """What a run leaves to look at: log.csv, TensorBoard scalars, picture grids."""
 
 import csv
-import os
-import tempfile
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from model.atomic import write_atomically
 
 COLUMNS = ("step", "kind", "loss", "learning_rate", "patches_per_second", "wait", "hours", "rmse_stops", "terms")
 GRID_EXPOSURES = (0, -3)  # stops at which output and truth are shown
@@ -59,12 +60,11 @@ class Journal:
         if step and self._path.is_file():
             with self._path.open(newline="", encoding="utf-8") as file:
                 rows = [row for row in csv.DictReader(file) if row["step"].isdigit() and int(row["step"]) <= step]
-        handle, name = tempfile.mkstemp(dir=self.folder, prefix=".log.csv.")
-        with os.fdopen(handle, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(rows)
-        Path(name).replace(self._path)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, COLUMNS, restval="", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self._path, text.getvalue().encode())
 
 
 def picture_grid(columns: list[Tensor]) -> np.ndarray:

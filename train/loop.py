@@ -9,7 +9,6 @@ import copy
 import math
 import os
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from model.atomic import replace_atomically
 from model.checkpoint import load_network, save_network
 from model.errors import Ldr2hdrError
 from model.exposure import compose_hdr
@@ -603,7 +603,7 @@ class Run:
             "settings": to_yaml(self.settings),
         }
         try:
-            write_atomically(out / CHECKPOINT, lambda file: torch.save(content, file))
+            replace_atomically(out / CHECKPOINT, lambda file: torch.save(content, file))
             self._save_weights(out / "last.safetensors", {})
         except (OSError, RuntimeError) as fault:  # torch.save tells of a full disk with a RuntimeError
             self.listener.message(
@@ -733,15 +733,3 @@ def read_checkpoint(path: Path, net: MaskedUNet) -> dict[str, Any]:
     if shapes != {name: value.shape for name, value in net.state_dict().items()}:
         raise Ldr2hdrError(f"{path} is of a network of another shape; resume with the settings it was begun with.")
     return content
-
-
-def write_atomically(path: Path, write: Callable[[Any], None]) -> None:
-    """`write` fills a file beside `path`, which then takes its place; if it fails, `path` stays as it was."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

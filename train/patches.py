@@ -1,7 +1,6 @@
 """Which patches are worth training on (section 3.4, algorithm 1), how scenes are split, and patches cut beforehand."""
 
 import json
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from model.atomic import replace_atomically, write_atomically
 from model.errors import Ldr2hdrError
 from model.exposure import exposure_mask
 from train.camera import CameraConfig, camera_curve, draw_exposure
@@ -248,9 +248,7 @@ def cut_patches(
             f"{out}: no patch was kept ({summary.untextured} under the threshold of {threshold}, "
             f"{summary.unsaturated} with nothing clipped, {summary.bad} bad pictures); lower the threshold."
         )
-    temporary = out / f".{INDEX}.tmp"
-    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    temporary.replace(out / INDEX)
+    write_atomically(out / INDEX, ("\n".join(lines) + "\n").encode())
     return summary
 
 
@@ -288,13 +286,10 @@ def _cut_scene(
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("wb") as file:
-            np.save(file, array)
-        os.replace(temporary, path)  # noqa: PTH105
-    finally:
-        temporary.unlink(missing_ok=True)
+        replace_atomically(path, lambda file: np.save(file, array))
+    except OSError as error:
+        raise Ldr2hdrError(f"{path} cannot be written ({error.strerror}): make space, or give another --out.") from None
 
 
 def read_index(folder: Path) -> list[dict]:

@@ -21,8 +21,8 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ldr2hdr_cli.atomic import write_atomically
 from ldr2hdr_cli.evaluation.metrics import BINS
+from model.atomic import write_atomically
 from model.errors import Ldr2hdrError
 
 HEADLINE = "rmse_stops_clipped"
