@@ -15,9 +15,12 @@ from typing import Any, Literal
 from model.atomic import write_atomically
 from model.errors import Ldr2hdrError
 
+MAX_YAML = 2**17  # bytes of a settings file; PyYAML takes some seconds for as many
+_PATTERN = "use the settings.yaml of a run as a pattern"
+
 
 def setting(default: Any, text: str, **more: Any) -> Any:
-    """A dataclass field with a help text; `low` and `high` bound a number."""
+    """A dataclass field with a help text; `low` and `high` bound a number, which must be greater than `above`."""
     return field(default=default, metadata={"help": text, **more})
 
 
@@ -111,9 +114,9 @@ class RunSettings:
 
     out: str = setting("", "Folder of the run: checkpoints, weights, log, settings.")
     init: str | None = setting(None, "Weights to begin with: RUN/last.safetensors of the stage before.")
-    seed: int = setting(0, "Seed of the weights, patches, holes and cameras.", low=0)
+    seed: int = setting(0, "Seed of the weights, patches, holes and cameras.", low=0, high=2**32 - 1)  # as numpy's
     max_steps: int | None = setting(None, "End after this many steps, counted over resumes.", low=1)
-    max_hours: float | None = setting(None, "End after this many hours, counted over resumes.", low=0)
+    max_hours: float | None = setting(None, "End after this many hours, counted over resumes.", above=0)
     precision: Literal["fp32", "bf16", "fp16"] = setting("fp32", "Arithmetic of the convolutions.")
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "Where to train.")
     devices: int = setting(1, "Devices on each machine.", low=1)
@@ -123,7 +126,7 @@ class RunSettings:
     log_every: int = setting(10, "Steps between two lines of the log.", low=1)
     validate_every: int = setting(500, "Steps between two validations.", low=1)
     checkpoint_every: int = setting(500, "Steps between two checkpoints.", low=1)
-    checkpoint_minutes: float = setting(10.0, "Minutes after which a checkpoint is written anyway.", low=0)
+    checkpoint_minutes: float = setting(10.0, "Minutes after which a checkpoint is written anyway.", above=0)
     pictures_every: int = setting(500, "Steps between two picture grids; 0: none.", low=0)
 
 
@@ -166,10 +169,10 @@ def make_settings(*layers: Mapping[str, Any]) -> Settings:
                 for key, content in value.items():
                     setattr(getattr(settings, name), key, _checked(key, content, SECTIONS[name], f"{name}.{key}"))
             elif name == "camera" or name in SECTIONS:
-                raise Ldr2hdrError(f"{name} is {value!r}, but must be a table of settings, a line each.")
+                raise Ldr2hdrError(f"{name} is {_brief(value)}, but must be a table of settings, one a line.")
             else:
                 known = ", ".join(f.name for f in fields(Settings))
-                raise Ldr2hdrError(f'The settings have no section "{name}"; there are {known}.')
+                raise Ldr2hdrError(f"The settings have no section {_brief(name)}; the sections are {known}.")
     return settings
 
 
@@ -177,16 +180,27 @@ def _checked(key: str, value: Any, owner: type, shown: str) -> Any:
     """`value` as the type of field `key` of `owner`."""
     known = {f.name: f for f in fields(owner)}
     if key not in known:
-        raise Ldr2hdrError(f'The settings have no "{shown}"; known there are {", ".join(known)}.')
+        raise Ldr2hdrError(f'There is no setting "{shown}"; this section has {", ".join(known)}.')
     wanted = typing.get_type_hints(owner)[key]
     value = _converted(value, wanted, shown)
-    low, high = known[key].metadata.get("low"), known[key].metadata.get("high")
+    low, high, above = (known[key].metadata.get(name) for name in ("low", "high", "above"))
     if isinstance(value, float) and not math.isfinite(value):
         raise Ldr2hdrError(f"{shown} is {value}, but must be a finite number.")
     if value is not None and ((low is not None and value < low) or (high is not None and value > high)):
         bounds = f"at least {low}" if high is None else f"{low} to {high}"
-        raise Ldr2hdrError(f"{shown} is {value}, but must be {bounds}.")
+        raise Ldr2hdrError(f"{shown} is {_brief(value)}, but must be {bounds}.")
+    if value is not None and above is not None and value <= above:
+        raise Ldr2hdrError(f"{shown} is {value}, but must be greater than {above}.")
     return value
+
+
+def _brief(value: Any) -> str:
+    """A value as a sentence quotes it: settings files may hold anything, of any length."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits
+        return "something that cannot be shown"
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _converted(value: Any, wanted: Any, shown: str) -> Any:
@@ -194,7 +208,7 @@ def _converted(value: Any, wanted: Any, shown: str) -> Any:
     if typing.get_origin(wanted) is Literal:
         if value in choices:
             return value
-        raise Ldr2hdrError(f'{shown} is "{value}", but must be one of {", ".join(map(str, choices))}.')
+        raise Ldr2hdrError(f"{shown} is {_brief(value)}, but must be one of {', '.join(map(str, choices))}.")
     if type(None) in choices:
         return None if value is None else _converted(value, next(c for c in choices if c is not type(None)), shown)
     if typing.get_origin(wanted) is list:
@@ -203,35 +217,65 @@ def _converted(value: Any, wanted: Any, shown: str) -> Any:
     elif wanted is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:  # YAML reads 2e-4 as text
             return float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
     elif wanted is str and isinstance(value, os.PathLike):
         return os.fspath(value)
     elif isinstance(value, wanted) and isinstance(value, bool) == (wanted is bool):
         return value
     kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    raise Ldr2hdrError(f"{shown} is {value!r}, but must be {kinds.get(wanted, 'a list of names')}.")
+    raise Ldr2hdrError(f"{shown} is {_brief(value)}, but must be {kinds.get(wanted, 'a list of names')}.")
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The tables of a settings file, unchecked; `make_settings` checks them.
 
     Raises:
-        Ldr2hdrError: no such file, or not YAML, or not a table.
+        Ldr2hdrError: no such file, one that is too large, not YAML, not a table, or empty.
     """
     import yaml
 
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        with Path(path).open("rb") as file:
+            text = file.read(MAX_YAML + 1)
     except OSError as fault:
         raise Ldr2hdrError(f"{path} cannot be read ({fault.strerror}); give --config a YAML file.") from fault
-    except (yaml.YAMLError, UnicodeDecodeError) as fault:
-        first = str(fault).splitlines()[0]
-        raise Ldr2hdrError(f"{path} is not YAML ({first}); take the settings.yaml of a run as a pattern.") from fault
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise Ldr2hdrError(f"{path} holds no table of settings; take the settings.yaml of a run as a pattern.")
+    if len(text) > MAX_YAML:
+        raise Ldr2hdrError(f"{path} has more than {MAX_YAML} bytes, too many for settings; {_PATTERN}.")
+    try:
+        content = yaml.load(text, _plain_loader(path))
+    except Ldr2hdrError:
+        raise
+    except Exception as fault:  # PyYAML lets through what its constructors raise: ValueError, RecursionError, …
+        first = (str(fault) or type(fault).__name__).splitlines()[0]
+        raise Ldr2hdrError(f"{path} is not YAML ({first}); {_PATTERN}.") from fault
+    if not isinstance(content, dict) or not content:
+        raise Ldr2hdrError(f"{path} holds no table of settings; {_PATTERN}.")
+    return content
+
+
+def _plain_loader(path: str | Path) -> Any:
+    """PyYAML's safe loader, which ends at the first alias: ten lines of them make a table of billions of entries."""
+    import yaml
+
+    class PlainLoader(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise Ldr2hdrError(f"{path} has YAML aliases (*name); write the values out instead.")
+            return super().compose_node(parent, index)
+
+    return PlainLoader
+
+
+def read_settings_of_run(path: Path) -> dict[str, Any]:
+    """`read_yaml` of the settings.yaml of a run to be resumed, which names every section.
+
+    Raises:
+        Ldr2hdrError: as `read_yaml`, or a section is missing; defaults in its place would be another run.
+    """
+    content = read_yaml(path)
+    if missing := [name for name in SECTIONS if name not in content]:
+        raise Ldr2hdrError(f"{path} is damaged: it has no section {missing[0]}; give the run's settings with --config.")
     return content
 
 
