@@ -25,7 +25,9 @@ def average_networks(paths: Sequence[Path]) -> MaskedUNet:
         for count, path in enumerate(paths[1:], 2):
             other = load_network(path)
             if other.config != mean.config:
-                raise Ldr2hdrError(f"{path}: not the settings of {paths[0]} ({other.config}, {mean.config}): no mean.")
+                raise Ldr2hdrError(
+                    f"{path} and {paths[0]} have no mean: their settings differ ({other.config}, {mean.config})."
+                )
             for own, its in zip(mean.parameters(), other.parameters(), strict=True):
                 own.lerp_(its, 1 / count)
     return mean

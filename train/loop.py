@@ -26,6 +26,14 @@ from model.checkpoint import load_network, save_network
 from model.errors import Ldr2hdrError
 from model.exposure import compose_hdr
 from model.masked_unet import MaskedUNet, NetworkConfig, initialise
+from train.checkpoints import (
+    CHECKPOINT,
+    CHECKPOINT_FORMAT,
+    Position,
+    part_of,
+    read_checkpoint,
+    restore_optimiser,
+)
 from train.config import LossSettings, OptimiserSettings, RunSettings, Settings, save_settings, to_yaml
 from train.journal import GRID_EXPOSURES, Journal, exposed, picture_grid
 from train.losses import Features, floor_of, hdr_loss, inpainting_loss
@@ -35,8 +43,6 @@ from train.silence import MANY, listening
 from train.temporal import Movement, temporal_loss, with_moved
 from train.vgg import VGG19Features, load_vgg
 
-CHECKPOINT = "last.ckpt"
-CHECKPOINT_FORMAT = 1
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 MAX_BAD_STEPS = 50  # steps in a row whose gradient is not finite, after which a run ends
 Terms = dict[str, Tensor]
@@ -64,19 +70,6 @@ class Listener:
 
     def progress(self, progress: Progress) -> None:
         """A logged step."""
-
-
-@dataclass
-class Position:
-    """Where a run stands: all that a checkpoint holds besides tensors."""
-
-    step: int = 0
-    seconds: float = 0.0
-    rate_factor: float = 1.0  # by which plateaus have lowered the learning rate
-    stalled: int = 0  # validations since the last progress
-    plateau_best: float = math.inf
-    best: float = math.inf
-    best_step: int = 0
 
 
 @dataclass
@@ -197,7 +190,7 @@ def train(
     with contextlib.ExitStack() as stack:
         if fabric.is_global_zero:
             save_settings(settings, out / "settings.yaml")
-            run.journal = Journal(out, run.position.step)
+            run.journal = Journal(out, run.position.step, listener.message)
             stack.callback(run.journal.close)
         return run.go(training, validation)
 
@@ -221,10 +214,10 @@ def start_fabric(run: RunSettings) -> Any:
             precision=PRECISIONS[run.precision],  # type: ignore[arg-type]
         )
         if run.precision == "fp16" and fabric.device.type == "cpu":
-            raise Ldr2hdrError("fp16 needs a GPU, since its gradients are scaled; take --precision bf16 on a CPU.")
+            raise Ldr2hdrError("fp16 needs a GPU, since its gradients are scaled; use --precision bf16 on a CPU.")
         fabric.launch()
     except (RuntimeError, ValueError) as fault:
-        raise Ldr2hdrError(f"The devices asked for cannot be had: {str(fault).splitlines()[0]}") from fault
+        raise Ldr2hdrError(f"The requested devices are not available: {str(fault).splitlines()[0]}") from fault
     seed_everything(run.seed, verbose=False)
     return fabric
 
@@ -237,7 +230,7 @@ def build_network(settings: Settings, listener: Listener) -> MaskedUNet:
         raise Ldr2hdrError(f"The network's settings do not fit: {fault}.") from fault
     if settings.data.patch_size % 2**config.depth:
         raise Ldr2hdrError(
-            f"A patch size of {settings.data.patch_size} is no multiple of 2^depth = {2**config.depth}; change one."
+            f"A patch size of {settings.data.patch_size} is not a multiple of 2^depth = {2**config.depth}; change one."
         )
     net = initialise(MaskedUNet(config), settings.run.seed)
     if settings.run.init:
@@ -246,12 +239,12 @@ def build_network(settings: Settings, listener: Listener) -> MaskedUNet:
         fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
         if not fitting:
             raise Ldr2hdrError(
-                f"{settings.run.init} has no layer of the shape that these settings ask for; give its base_channels "
-                "and depth, or leave them away."
+                f"{settings.run.init} has no layer of the shape that these settings call for; give its base_channels "
+                "and depth, or omit them."
             )
         net.load_state_dict({**own, **fitting})
         fresh = len(own) - len(fitting)
-        listener.message(f"Begins with {settings.run.init}" + (f"; {fresh} tensors are new." if fresh else "."))
+        listener.message(f"Starting from {settings.run.init}" + (f"; {fresh} tensors are new." if fresh else "."))
     return net.train()
 
 
@@ -334,8 +327,8 @@ class Run:
             self.listener.message(f"Step {self.position.step + 1} was skipped: its gradient is not finite.")
         if self._bad_steps >= MAX_BAD_STEPS:
             raise Ldr2hdrError(
-                f"The gradient was not finite in {MAX_BAD_STEPS} steps in a row; lower --learning-rate or take "
-                "--precision fp32, and go on from the last checkpoint with --resume."
+                f"The gradient was not finite in {MAX_BAD_STEPS} steps in a row; lower --learning-rate or use "
+                "--precision fp32, and continue from the last checkpoint with --resume."
             )
         self.optimiser.zero_grad(set_to_none=True)
         self._average()
@@ -443,20 +436,20 @@ class Run:
         self._tell_of_silence(heard.silent())
         loss = terms["loss"]
         self._progress_of(loss)
+        if not self.fabric.is_global_zero:
+            return
+        row = {"loss": loss, "hours": position.seconds / 3600, "rmse_stops": terms.pop("rmse_stops", "")}
+        if self.journal:
+            self.journal.write(position.step, "validation", row, terms)
+        stops = f", {row['rmse_stops']:.3f} stops" if row["rmse_stops"] != "" else ""
         best = loss < position.best
-        if best:
-            position.best, position.best_step = loss, position.step
-        if self.fabric.is_global_zero:
-            row = {"loss": loss, "hours": position.seconds / 3600, "rmse_stops": terms.pop("rmse_stops", "")}
-            if self.journal:
-                self.journal.write(position.step, "validation", row, terms)
-            stops = f", {row['rmse_stops']:.3f} stops" if row["rmse_stops"] != "" else ""
-            self.listener.message(
-                f"Step {position.step}: validation loss {loss:.4f}{stops}"
-                + (" (best so far)" if best else f" (best {position.best:.4f} at step {position.best_step})")
-            )
-            if best:
-                self._save_weights(out / "best.safetensors", {"validation_loss": f"{loss:.6g}"})
+        self.listener.message(
+            f"Step {position.step}: validation loss {loss:.4f}{stops}"
+            + (" (best so far)" if best else f" (best {position.best:.4f} at step {position.best_step})")
+        )
+        path, more = out / "best.safetensors", {"validation_loss": f"{loss:.6g}"}
+        if best and self._kept(path, lambda: self._save_weights(path, more)):
+            position.best, position.best_step = loss, position.step  # of what lies in the file
 
     def _tell_of_silence(self, layers: dict[str, tuple[int, int]]) -> None:
         """Says once that much of the network is lost, as it is to ReLUs that a too great rate has pushed under 0."""
@@ -466,7 +459,7 @@ class Run:
         self._told_of_silence = True
         self.listener.message(
             f"{layers[worst][0]} of {layers[worst][1]} channels of {worst} are 0 on all validation pictures, and a "
-            "ReLU does not come back from that. Begin anew with leaky_relu as --encoder-activation and "
+            "ReLU does not come back from that. Start again with leaky_relu as --encoder-activation and "
             "--decoder-activation, or with a lower --learning-rate and --warmup."
         )
 
@@ -602,14 +595,24 @@ class Run:
             "random": torch.get_rng_state(),
             "settings": to_yaml(self.settings),
         }
-        try:
+
+        def write() -> None:
             replace_atomically(out / CHECKPOINT, lambda file: torch.save(content, file))
             self._save_weights(out / "last.safetensors", {})
+
+        self._kept(out, write)
+
+    def _kept(self, path: Path, write: Callable[[], None]) -> bool:
+        """Whether `write` has written `path`. A full disk is only reported: hours of training go on."""
+        try:
+            write()
         except (OSError, RuntimeError) as fault:  # torch.save tells of a full disk with a RuntimeError
             self.listener.message(
-                f"WARNING: step {self.position.step} could not be saved in {out} ({fault}); the checkpoint before it "
-                "is kept. Free some space: the next attempt comes at the next interval."
+                f"WARNING: step {self.position.step} could not be saved in {path} ({fault}); what was saved before is "
+                "kept, and the run goes on. Free some space."
             )
+            return False
+        return True
 
     def _save_weights(self, path: Path, more: dict[str, str]) -> None:
         net = self.average if self.settings.optimiser.ema else self.net
@@ -624,13 +627,17 @@ class Run:
         save_network(net, path, metadata)
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
-        """Takes up what `save` wrote, all but the network, which was loaded before Fabric took it."""
-        self.position = Position(**checkpoint["position"])
+        """Takes up what `read_checkpoint` gave, all but the network, which was loaded before Fabric took it."""
+        path = Path(self.settings.run.out) / CHECKPOINT
+        self.position = checkpoint["position"]
         self.average.load_state_dict(checkpoint["average"])
-        self.optimiser.load_state_dict(checkpoint["optimiser"])
-        if checkpoint["scaler"]:
-            self.fabric.strategy.precision.load_state_dict(checkpoint["scaler"])
-        torch.set_rng_state(checkpoint["random"])
+        with part_of(path, "optimiser"):
+            restore_optimiser(self.optimiser, checkpoint["optimiser"], path)
+        with part_of(path, "scaler"):
+            if checkpoint["scaler"]:
+                self.fabric.strategy.precision.load_state_dict(checkpoint["scaler"])
+        with part_of(path, "random"):
+            torch.set_rng_state(checkpoint["random"])
         self._saved_step = self.position.step
 
 
@@ -712,24 +719,3 @@ def _heed_parent() -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)
-
-
-def read_checkpoint(path: Path, net: MaskedUNet) -> dict[str, Any]:
-    """What `Run.save` wrote; only tensors, numbers and strings are read, never code.
-
-    Raises:
-        Ldr2hdrError: no such file, damaged, or of a network of another shape.
-    """
-    if not path.is_file():
-        raise Ldr2hdrError(f"{path} does not exist, so there is nothing to resume; leave --resume away.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        known = content["format"] == CHECKPOINT_FORMAT
-        shapes = {name: value.shape for name, value in content["network"].items()}
-    except Exception as fault:
-        raise Ldr2hdrError(f"{path} is no checkpoint of ldr2hdr train ({type(fault).__name__}).") from fault
-    if not known:
-        raise Ldr2hdrError(f"{path} was written by another version of ldr2hdr, which must resume it.")
-    if shapes != {name: value.shape for name, value in net.state_dict().items()}:
-        raise Ldr2hdrError(f"{path} is of a network of another shape; resume with the settings it was begun with.")
-    return content

@@ -77,7 +77,7 @@ def load_vgg(perceptual: str = "vgg19", weights: str | Path | None = None) -> VG
         return vgg.eval()
     state = _read(Path(weights)) if weights else _download()
     wanted = vgg.state_dict()
-    missing = [name for name, value in wanted.items() if name not in state or state[name].shape != value.shape]
+    missing = [name for name, value in wanted.items() if getattr(state.get(name), "shape", None) != value.shape]
     if missing:
         raise Ldr2hdrError(
             f"{weights or TORCHVISION_URL} is not a VGG-19 file: {missing[0]} is missing or has another shape; "
@@ -111,7 +111,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     except Exception as fault:
         raise Ldr2hdrError(f"{path} cannot be read as weights ({type(fault).__name__}); give another file.") from fault
     if not isinstance(state, dict):
-        raise Ldr2hdrError(f"{path} holds no table of weights; give a state dict of VGG-19.")
+        raise Ldr2hdrError(f"{path} is not a table of weights; give a state dict of VGG-19.")
     return state
 
 
@@ -122,6 +122,6 @@ def _download() -> dict[str, Tensor]:
         )
     except Exception as fault:
         raise Ldr2hdrError(
-            f"VGG-19 could not be fetched from {TORCHVISION_URL} ({type(fault).__name__}); give the file with "
+            f"VGG-19 could not be downloaded from {TORCHVISION_URL} ({type(fault).__name__}); give the file with "
             "--vgg-weights FILE, or train with --perceptual random or --perceptual none."
         ) from fault

@@ -1,5 +1,11 @@
 """The loop: it learns, it can be stopped and resumed to the bit, and what it writes can be loaded."""
 
+import csv
+import itertools
+import math
+import os
+import stat
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +13,11 @@ from torch.utils.data import Dataset
 
 from model import exposure_mask, load_network
 from model.checkpoint import save_network
+from model.errors import Ldr2hdrError
 from model.masked_unet import MaskedUNet, NetworkConfig, initialise
+from train.checkpoints import CHECKPOINT, Position
 from train.config import make_settings
-from train.loop import Listener, train
+from train.loop import Listener, learning_rate, train
 
 
 class FourPatches(Dataset):
@@ -91,3 +99,214 @@ def test_a_network_whose_relus_have_died_is_reported_once(tmp_path):
 def test_what_is_written_can_be_converted_with(tmp_path, name):
     train(settings(tmp_path, 10), FourPatches(), FourPatches())
     assert load_network(tmp_path / name).config.base_channels == 4
+
+
+# -- rates and averages ---------------------------------------------------------------------------------------------
+
+
+def rates(run) -> list[float]:
+    with (run / "log.csv").open(newline="") as file:
+        return [float(row["learning_rate"]) for row in csv.DictReader(file) if row["kind"] == "train"]
+
+
+@pytest.mark.parametrize("decay", [0.999, 0.3, 0.0])
+def test_the_averaged_weights_are_averaged_with_the_stated_decay(tmp_path, decay):
+    """Again from the weights after each step, of runs of 1, 2, … steps; the decay rises as (1 + t) / (10 + t)."""
+    chosen = [settings(tmp_path / str(steps), steps) for steps in range(1, 5)]
+    mean = initialise(MaskedUNet(NetworkConfig(**vars(chosen[0].network))), chosen[0].run.seed).state_dict()
+    for step, run in enumerate(chosen, 1):
+        run.optimiser.ema = decay
+        train(run, FourPatches(), FourPatches())
+        after = torch.load(tmp_path / str(step) / CHECKPOINT, weights_only=True)["network"]
+        share = min(decay, (1 + step) / (10 + step))
+        mean = {name: share * value + (1 - share) * after[name] for name, value in mean.items()}
+        kept = load_network(tmp_path / str(step) / "last.safetensors").state_dict()
+        assert all(torch.allclose(kept[name], mean[name], atol=1e-6) for name in mean)
+
+
+def test_a_plateau_halves_the_rate_after_as_many_validations_as_patience_says(tmp_path):
+    stuck = settings(tmp_path, 8, validate_every=1, log_every=1)
+    stuck.optimiser.schedule, stuck.optimiser.patience, stuck.optimiser.learning_rate = "plateau", 2, 1e-12
+    train(stuck, FourPatches(), FourPatches())
+    # The first validation is progress on none; the second and the third are not.
+    assert rates(tmp_path) == pytest.approx([1e-12] * 3 + [5e-13] * 2 + [2.5e-13] * 2 + [1.25e-13])
+
+
+def test_progress_keeps_the_rate_of_a_plateau(tmp_path):
+    eager = settings(tmp_path, 8, validate_every=1, log_every=1)
+    eager.optimiser.schedule, eager.optimiser.patience, eager.optimiser.learning_rate = "plateau", 2, 1e-3
+    train(eager, FourPatches(), FourPatches())
+    assert rates(tmp_path) == pytest.approx([1e-3] * 8)
+
+
+def test_a_cosine_falls_from_the_rate_to_a_hundredth_of_it_over_the_budget(tmp_path):
+    chosen = settings(tmp_path, 1000)
+    chosen.optimiser.schedule, chosen.optimiser.learning_rate = "cosine", 4.0
+    fall = [learning_rate(chosen, Position(step)) for step in range(1000)]
+    assert fall[0] == 4 and fall[500] == pytest.approx(4 * 0.505) and fall[250] == pytest.approx(4 * 0.855, rel=1e-3)
+    assert fall[-1] == pytest.approx(0.04, rel=1e-3) and all(a > b for a, b in itertools.pairwise(fall))
+    chosen.run.max_steps, chosen.run.max_hours = None, 2.0
+    assert learning_rate(chosen, Position(7, 3600)) == pytest.approx(4 * 0.505)
+    assert learning_rate(chosen, Position(7, 7200)) == learning_rate(chosen, Position(7, 9000)) == pytest.approx(0.04)
+
+
+def test_the_last_step_of_a_cosine_is_taken_at_a_hundredth_of_the_rate(tmp_path):
+    chosen = settings(tmp_path, 40, log_every=1)
+    chosen.optimiser.schedule = "cosine"
+    train(chosen, FourPatches(), FourPatches())
+    assert rates(tmp_path)[0] == 5e-3 and rates(tmp_path)[-1] == pytest.approx(5e-5, rel=0.2)
+
+
+# -- what is left on the disk ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+def test_checkpoints_and_weights_are_flushed_and_get_the_mode_of_any_new_file(tmp_path, monkeypatch):
+    (tmp_path / "plain").touch()
+    flushed = set()
+    real = os.fsync
+
+    def fsync(descriptor):
+        flushed.add(os.fstat(descriptor).st_ino)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    train(settings(tmp_path / "run", 10), FourPatches(), FourPatches())
+    for name in ("last.ckpt", "last.safetensors", "best.safetensors", "settings.yaml"):
+        found = (tmp_path / "run" / name).stat()
+        assert stat.S_IMODE(found.st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode), name
+        assert found.st_ino in flushed, name
+
+
+class FullDisk(Hearing):
+    """From the first logged step to the `last` one, no file can grow: as on a full disk, EFBIG for ENOSPC."""
+
+    def __init__(self, last=math.inf):
+        super().__init__()
+        self.last = last
+
+    def progress(self, progress):
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        full = progress.step < self.last
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0 if full else hard, hard))
+
+
+@pytest.fixture
+def growing():
+    """Lifts the limit that `FullDisk` set."""
+    resource = pytest.importorskip("resource", reason="POSIX")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's thread ends of it
+def test_a_full_disk_is_a_warning_and_the_run_goes_on(tmp_path, growing):
+    hearing = FullDisk()
+    often = settings(tmp_path, 9, log_every=1, validate_every=3, checkpoint_every=4, pictures_every=3)
+    end = train(often, FourPatches(), FourPatches(), hearing)
+    assert end.step == 9 and end.reason == "steps"
+    for name in ("log.csv", "tensorboard", "pictures"):
+        assert sum(f"WARNING: {tmp_path / name} could not be written" in said for said in hearing.said) == 1, name
+    unsaved = [said for said in hearing.said if "could not be saved" in said]
+    assert sum("best.safetensors" in said for said in unsaved) >= 1 and len(unsaved) >= 4
+    assert not list(tmp_path.glob("*.safetensors")) and not list(tmp_path.glob(".ldr2hdr-*"))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_disk_that_has_space_again_is_written_to_again(tmp_path, growing):
+    often = settings(tmp_path, 9, log_every=1, validate_every=1)
+    hearing = FullDisk(last=6)
+    end = train(often, FourPatches(), FourPatches(), hearing)
+    assert end.step == 9 and load_network(tmp_path / "last.safetensors") and load_network(tmp_path / "best.safetensors")
+    with (tmp_path / "log.csv").open(newline="") as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file) if row["kind"] == "train"]
+    assert steps == [1, 7, 8, 9]
+    assert end.best < math.inf
+
+
+# -- resuming from what is damaged ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """A run of three steps, to be resumed; its checkpoint's content."""
+    folder = tmp_path_factory.mktemp("begun")
+    train(settings(folder, 3), FourPatches(), FourPatches())
+    return folder / CHECKPOINT
+
+
+def spoilt(content, *keys, value):
+    """A deep copy of nested tables with one entry replaced."""
+    if not keys:
+        return value
+    return {**content, keys[0]: spoilt(content[keys[0]] if len(keys) > 1 else None, *keys[1:], value=value)}
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (["position", "step"], "abc"),
+        (["position", "step"], -1),
+        (["position", "step"], 2.5),
+        (["position", "step"], True),
+        (["position", "step"], 10**30),
+        (["position", "seconds"], math.nan),
+        (["position", "seconds"], math.inf),
+        (["position", "seconds"], None),
+        (["position", "best"], math.nan),
+        (["position", "rate_factor"], [1.0]),
+        (["position", "new"], 1),
+        (["position"], 5),
+        (["position"], None),
+        (["network"], 5),
+        (["network", "encoder.0.conv.weight"], "abc"),
+        (["average"], {}),
+        (["average", "encoder.0.conv.weight"], torch.zeros(3)),
+        (["average", "encoder.0.conv.weight"], 5),
+        (["optimiser"], None),
+        (["optimiser"], {}),
+        (["optimiser", "state"], 5),
+        (["optimiser", "state"], {0: 5}),
+        (["optimiser", "state"], {"abc": {}}),
+        (["optimiser", "state"], {0: {"step": "abc"}}),
+        (["optimiser", "state", 0, "exp_avg"], torch.zeros(3)),
+        (["optimiser", "state", 0, "exp_avg"], "abc"),
+        (["optimiser", "state", 0, "step"], torch.tensor(math.nan)),
+        (["optimiser", "param_groups"], []),
+        (["scaler"], {"scale": "abc"}),
+        (["scaler"], 5),
+        (["random"], 5),
+        (["random"], torch.zeros(3)),
+        (["random"], torch.zeros(3, dtype=torch.uint8)),
+        (["format"], 99),
+    ],
+    ids=lambda part: ".".join(map(str, part)) if isinstance(part, list) else None,
+)
+def test_a_checkpoint_with_a_value_of_the_wrong_kind_is_refused_by_name(begun, tmp_path, keys, value):
+    content = torch.load(begun, weights_only=True)
+    torch.save(spoilt(content, *keys, value=value), tmp_path / CHECKPOINT)
+    with pytest.raises(Ldr2hdrError) as refused:
+        train(settings(tmp_path, 5), FourPatches(), FourPatches(), resume=True)
+    assert str(refused.value).startswith(f"{tmp_path / CHECKPOINT} ") and "object" not in str(refused.value)
+    if keys[0] in ("position", "average", "optimiser", "scaler", "random") and keys[-1] != "param_groups":
+        assert f"is damaged: its {keys[0]} cannot be used; start another run with --init" in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["format", "position", "network", "average", "optimiser", "scaler", "random"])
+def test_a_checkpoint_that_lacks_something_is_refused_by_name(begun, tmp_path, key):
+    content = torch.load(begun, weights_only=True)
+    del content[key]
+    torch.save(content, tmp_path / CHECKPOINT)
+    with pytest.raises(Ldr2hdrError, match=CHECKPOINT):
+        train(settings(tmp_path, 5), FourPatches(), FourPatches(), resume=True)
+
+
+def test_a_checkpoint_of_another_optimiser_is_told_from_a_damaged_one(begun, tmp_path):
+    (tmp_path / CHECKPOINT).write_bytes(begun.read_bytes())
+    other = settings(tmp_path, 5)
+    other.optimiser.optimiser = "muon"
+    with pytest.raises(Ldr2hdrError, match=r"last\.ckpt is of another optimiser; resume it with the --optimiser"):
+        train(other, FourPatches(), FourPatches(), resume=True)
