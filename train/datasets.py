@@ -56,7 +56,7 @@ def usable(
             shape = read(path).shape
             if min(shape[:2]) < least:
                 raise PictureError(
-                    f"{path} is too small: {shape[1]}×{shape[0]}, and {least} pixels each way are needed."
+                    f"{path} is too small: {shape[1]}×{shape[0]}; each side must have at least {least} pixels."
                 )
             good.append(path)
         except PictureError as error:
@@ -64,7 +64,7 @@ def usable(
     if len(good) < len(paths):
         tell(f"{len(paths) - len(good)} of {len(paths)} pictures are left out.")
     if not good:
-        raise Ldr2hdrError(f"{paths[0].parent}: not one of its {len(paths)} pictures can be used; see the lines above.")
+        raise Ldr2hdrError(f"{paths[0].parent}: none of its {len(paths)} pictures can be used; see the lines above.")
     return good
 
 
@@ -161,7 +161,7 @@ class PatchDataset(Dataset):
     ) -> None:
         self.entries = [entry for entry in read_index(folder) if sources is None or Path(entry["source"]) in sources]
         if not self.entries:
-            raise Ldr2hdrError(f"{folder} holds no patch of the pictures that are asked for.")
+            raise Ldr2hdrError(f"{folder} has no patches of the requested pictures.")
         self.folder, self.size, self.seed = folder, patch_size, seed
         self.camera, self.mask_threshold = camera or CameraConfig(), mask_threshold
         self._open: dict[str, np.ndarray] = {}

@@ -110,8 +110,8 @@ def scenes_split(
     scenes = sorted({scene(path) for path in paths})
     if validation_share > 0 and len(scenes) < 2:
         raise Ldr2hdrError(
-            f"{paths[0]}: validation needs a scene of its own, and all pictures are of one ({scenes[0]}); "
-            "add pictures of another, under another name."
+            f"{paths[0]}: validation needs a scene of its own, but all pictures show the same one ({scenes[0]}); "
+            "add pictures of another scene, under another name."
         )
     count = max(1, round(validation_share * len(scenes))) if validation_share > 0 else 0
     order = np.random.default_rng([seed, 0x5EED]).permutation(len(scenes))
@@ -242,7 +242,7 @@ def cut_patches(
         summary.scenes += 1
         progress(path, summary)
     if not summary.scenes:
-        raise Ldr2hdrError(f"{folders[0]}: not one of the {len(paths)} pictures can be used; see the lines above.")
+        raise Ldr2hdrError(f"{folders[0]}: none of its {len(paths)} pictures can be used; see the lines above.")
     if not lines:
         raise Ldr2hdrError(
             f"{out}: no patch was kept ({summary.untextured} under the threshold of {threshold}, "
@@ -289,26 +289,40 @@ def _save(path: Path, array: np.ndarray) -> None:
     try:
         replace_atomically(path, lambda file: np.save(file, array))
     except OSError as error:
-        raise Ldr2hdrError(f"{path} cannot be written ({error.strerror}): make space, or give another --out.") from None
+        raise Ldr2hdrError(
+            f"{path} cannot be written ({error.strerror}): make space, or choose another --out."
+        ) from None
 
 
 def read_index(folder: Path) -> list[dict]:
     """The lines of a patch store's index, once its arrays are seen to be there and whole.
 
-    Raises Ldr2hdrError for a folder that is no store, or a damaged one.
+    Raises Ldr2hdrError for a folder that is not a store, a damaged one, or one that names files outside of it.
     """
     try:
         entries = [json.loads(line) for line in (folder / INDEX).read_text("utf-8").splitlines() if line]
+        if not entries:
+            raise ValueError("its index is empty")
         rows: dict[str, int] = {}
         for entry in entries:
-            str(entry["source"])
-            rows[entry["file"]] = max(rows.get(entry["file"], 0), int(entry["row"]))
+            name, row, source = entry["file"], entry["row"], entry["source"]
+            if type(name) is not str or type(row) is not int or row < 0 or type(source) is not str:
+                raise ValueError("its index has values of the wrong type")
+            rows[name] = max(rows.get(name, 0), row)
         for name, last in rows.items():
-            shape = np.load(folder / name, mmap_mode="r", allow_pickle=False).shape
-            if len(shape) != 4 or shape[3] != 3 or last >= shape[0]:
-                raise ValueError(f"{name} does not hold what the index says")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            _check_array(folder, name, last)
+    except Exception as error:  # json, numpy and pathlib raise nearly anything on a damaged file
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise Ldr2hdrError(
-            f"{folder} is no whole patch store ({error}); make it anew with `ldr2hdr train patches`."
+            f"{folder} is not a complete patch store ({reason}); recreate it with `ldr2hdr train patches`."
         ) from None
     return entries
+
+
+def _check_array(folder: Path, name: str, last: int) -> None:
+    path = folder / name
+    if path.resolve().parent != folder.resolve():  # absolute, through .. or a link
+        raise ValueError(f"its index names {name}, which is outside of it")
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if array.ndim != 4 or array.shape[3] != 3 or array.dtype.kind != "f" or last >= array.shape[0] or not array.size:
+        raise ValueError(f"{name} does not hold what the index says")

@@ -71,6 +71,45 @@ def test_a_lamp_straight_ahead_is_in_the_middle_of_the_view_and_one_at_the_right
     assert raised[:, 16].max(axis=1).argmax() > 20  # looking up, it lies below
 
 
+@pytest.fixture(scope="module")
+def room() -> np.ndarray:
+    """A panorama, 2:1: the sky in red rises from the horizon, the ground in green falls; blue is east, to the right."""
+    panorama = np.zeros((64, 128, 3), np.float32)
+    panorama[:32, :, 0] = np.linspace(1, 0.1, 32)[:, None]
+    panorama[32:, :, 1] = np.linspace(0.1, 1, 32)[:, None]
+    panorama[:, 64:, 2] = 1  # from straight ahead over the right to behind
+    return panorama
+
+
+def test_a_view_has_the_sky_above_and_the_ground_below(room):
+    ahead = perspective(room, 0, 0, 0, 60, (33, 33))
+    assert ahead[:15, :, 0].min() > 0 and ahead[:15, :, 1].max() == 0
+    assert ahead[18:, :, 1].min() > 0 and ahead[18:, :, 0].max() == 0
+    assert (np.diff(ahead[:15, 16, 0]) < 0).all() and (np.diff(ahead[18:, 16, 1]) > 0).all()
+
+
+def test_looking_up_shows_the_top_rows_of_a_panorama_and_looking_down_the_bottom_ones(room):
+    up, down = (perspective(room, 40, pitch, 0, 40, (33, 33)) for pitch in (60, -60))
+    assert up[..., 0].min() > 0.3 and up[..., 1].max() == 0
+    assert down[..., 1].min() > 0.3 and down[..., 0].max() == 0
+    straight = perspective(room, 0, 90, 0, 20, (33, 33))
+    assert straight[16, 16, 0] > 0.95  # the zenith is the first row
+
+
+def test_looking_right_shows_the_right_half_of_a_panorama_and_its_seam_is_behind(room):
+    right, left = (perspective(room, yaw, 0, 0, 60, (33, 33)) for yaw in (90, -90))
+    assert right[..., 2].min() == 1 and left[..., 2].max() == 0
+    ahead, behind = (perspective(room, yaw, 0, 0, 60, (33, 33)) for yaw in (0, 180))
+    assert ahead[:, :15, 2].max() == 0 and ahead[:, 18:, 2].min() == 1
+    assert behind[:, :15, 2].min() == 1 and behind[:, 18:, 2].max() == 0
+
+
+def test_the_right_side_of_a_camera_rolled_clockwise_looks_at_the_ground(room):
+    rolled = perspective(room, 0, 0, 45, 60, (33, 33))
+    assert rolled[16, 4, 0] > 0.1 and rolled[16, 4, 1] == 0
+    assert rolled[16, 28, 1] > 0.1 and rolled[16, 28, 0] == 0
+
+
 def test_texture_scores_above_a_smooth_highlight_of_the_same_brightness():
     rng = np.random.default_rng(1)
     mask = np.ones((64, 64, 3), np.float32)

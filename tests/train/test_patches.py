@@ -151,3 +151,85 @@ def test_sampling_prefers_texture():
         return float(np.mean([np.abs(np.diff(np.log(patch), axis=1)).mean() for patch in chosen]))
 
     assert roughness(True) > 1.3 * roughness(False)
+
+
+# -- a store that cannot be trusted ----------------------------------------------------------------------------------
+
+
+ENTRY = {"file": "a.npy", "row": 0, "source": "a.exr", "scene": "a", "score": 1.0}
+
+
+def write_store(folder: Path, *lines: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    np.save(folder / "a.npy", np.ones((2, 8, 8, 3), np.float16))
+    (folder / "index.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def with_values(**values) -> str:
+    return json.dumps({**ENTRY, **values})
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        "5",
+        "null",
+        '{"file": "a.npy"}',
+        with_values(row=-1),
+        with_values(row=2),
+        with_values(row=0.5),
+        with_values(row="0"),
+        with_values(row=True),
+        with_values(row=float("inf")),
+        with_values(row=10**30),
+        with_values(file=5),
+        with_values(file=["a.npy"]),
+        with_values(file=""),
+        with_values(file="."),
+        with_values(file="a\0.npy"),
+        with_values(file="a" * 5000),
+        with_values(file="text.npy"),
+        with_values(file="zip.npz"),
+        with_values(file="words.npy"),
+        with_values(file="none.npy"),
+        with_values(source=5),
+        with_values(source=None),
+    ],
+    ids=range(25),
+)
+def test_a_damaged_index_is_refused_in_a_sentence(tmp_path, line):
+    store = write_store(tmp_path / "store", line)
+    (store / "text.npy").write_text("no array")
+    np.savez(store / "zip.npz", a=np.ones((2, 8, 8, 3)))
+    np.save(store / "words.npy", np.full((2, 8, 8, 3), "word"))
+    np.save(store / "none.npy", np.ones((2, 0, 8, 3), np.float16))
+    with pytest.raises(Ldr2hdrError, match=r"store is not a complete patch store \(.*\); recreate it with") as refused:
+        read_index(store)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_store_that_those_were_made_of_is_whole(tmp_path):
+    assert read_index(write_store(tmp_path / "store", with_values(row=1))) == [{**ENTRY, "row": 1}]
+
+
+@pytest.mark.parametrize(
+    "file", ["../../x.npy", "../x.npy", "{here}/x.npy", "sub/../../x.npy", "sub/y.npy", "link.npy"]
+)
+def test_an_index_that_names_a_file_outside_of_its_store_is_refused(tmp_path, file):
+    store = tmp_path / "deep" / "store" if file.startswith("../..") else tmp_path / "store"
+    store.parent.mkdir(exist_ok=True)
+    write_store(store, with_values(file=file.format(here=tmp_path)))
+    (store / "sub").mkdir()
+    for outside in (tmp_path / "x.npy", store / "sub" / "y.npy"):
+        np.save(outside, np.ones((2, 8, 8, 3), np.float16))
+    if file == "link.npy":
+        try:
+            (store / file).symlink_to(tmp_path / "x.npy")
+        except OSError:
+            pytest.skip("links need a privilege on Windows")
+    with pytest.raises(Ldr2hdrError, match="which is outside of it"):
+        read_index(store)
