@@ -59,11 +59,11 @@ class Journal:
         """Whether `write` has written to `name`; a failure is told of, but not that it goes on failing."""
         try:
             write()
-        except OSError as fault:
+        except (OSError, UnicodeError) as fault:  # the latter: TensorBoard knows no folder whose name is not UTF-8
             if name not in self._failing:
+                reason = getattr(fault, "strerror", None) or str(fault)
                 self._tell(
-                    f"WARNING: {self.folder / name} could not be written ({fault.strerror or fault}); the run goes on "
-                    "without it. Free some space."
+                    f"WARNING: {self.folder / name} could not be written ({reason}); the run goes on without it."
                 )
             self._failing.add(name)
             return False
