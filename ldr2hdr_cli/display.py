@@ -185,7 +185,7 @@ class Display:
             sys.stdout.flush()
         except OSError:  # the reader of the pipe has gone
             self.as_json = False
-            _silence(sys.stdout.fileno())
+            silence(sys.stdout.fileno())
 
     def _print(self, what: str | Table, mark: str = "") -> None:
         """Markup and control characters in a file's name are only text."""
@@ -193,7 +193,7 @@ class Display:
             self.console.print(mark + escape(one_line(what)) if isinstance(what, str) else what, highlight=False)
         except (OSError, SystemExit):  # rich leaves when its reader has gone; a run of hours does not
             self.live, self.quiet = False, True
-            _silence(sys.stderr.fileno())
+            silence(sys.stderr.fileno())
 
 
 def one_line(text: str) -> str:
@@ -209,7 +209,7 @@ def _open_log(path: Path) -> int:
         raise Ldr2hdrError(f"--log-file {path}: cannot be written ({error.strerror}).") from None
 
 
-def _silence(descriptor: int) -> None:
+def silence(descriptor: int) -> None:
     """What is still written there, at the end by Python itself, goes nowhere."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, descriptor)

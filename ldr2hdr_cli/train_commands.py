@@ -7,6 +7,7 @@ the standard library and Typer is imported before a command runs.
 import inspect
 import typing
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,7 +15,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from model.errors import Ldr2hdrError
-from train.config import SECTIONS, Settings, make_settings, read_yaml
+from train.config import SECTIONS, Settings, make_settings, read_settings_of_run, read_yaml
 
 train_app = typer.Typer(
     name="train",
@@ -106,11 +107,11 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.", sho
 Config = Annotated[
     Path | None,
     typer.Option(
-        "--config", help="Settings as YAML, as in a run's settings.yaml; flags go over it.", show_default=False
+        "--config", help="Settings as YAML, as in a run's settings.yaml; flags override it.", show_default=False
     ),
 ]
 Init = Annotated[Path | None, typer.Option("--init", help="Weights to begin with.", show_default=False)]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from last.ckpt in --out, with its settings.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue from last.ckpt in --out, with its settings.")]
 Perceptual = Annotated[
     str | None,
     typer.Option(
@@ -196,24 +197,28 @@ def patches(
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Cut, score by algorithm 1, filter and store patches, for `finetune --hdr` to take instead of pictures."""
+    from ldr2hdr_cli.job import lock
+    from ldr2hdr_cli.train_display import say
     from train.patches import cut_patches
 
-    summary = cut_patches(
-        hdr,
-        out,
-        per_scene=per_scene,
-        size=size,
-        panorama=_panorama(panorama),
-        seed=seed,
-        threshold=threshold,
-        config=_camera(_pairs(camera)),
-        exclude=_excluded(exclude),
-        progress=lambda path, so_far: typer.echo(f"{path.name}: {so_far.kept} patches so far", err=True),
-        tell=lambda sentence: typer.echo(sentence, err=True),
-    )
-    typer.echo(
+    with lock(out):
+        summary = cut_patches(
+            hdr,
+            out,
+            per_scene=per_scene,
+            size=size,
+            panorama=_panorama(panorama),
+            seed=seed,
+            threshold=threshold,
+            config=_camera(_pairs(camera)),
+            exclude=_excluded(exclude),
+            progress=lambda path, so_far: say(f"{path.name}: {so_far.kept} patches so far"),
+            tell=say,
+        )
+    say(
         f"{summary.kept} patches of {summary.scenes} pictures in {out}; dropped: {summary.untextured} below "
-        f"{threshold}, {summary.unsaturated} with nothing clipped, {summary.bad} bad pictures."
+        f"{threshold}, {summary.unsaturated} with nothing clipped, {summary.bad} bad pictures.",
+        err=False,
     )
 
 
@@ -228,11 +233,12 @@ def average(
     """Write the mean of weights where one was trained from the other, or both from the same: often better than each."""
     if out.suffix != ".safetensors" or not out.parent.is_dir():
         raise Ldr2hdrError(f"--out {out}: must be a .safetensors file in a folder that exists.")
+    from ldr2hdr_cli.train_display import say
     from train.average import write_average
 
     said = {"ldr2hdr.about": about, "ldr2hdr.licence": licence}
     write_average(weights, out, half, {key: text for key, text in said.items() if text})
-    typer.echo(f"{out}: the mean of {len(weights)} weights.")
+    say(f"{out}: the mean of {len(weights)} weights.", err=False)
 
 
 def _train(
@@ -257,31 +263,18 @@ def _train(
     if init:
         given["run"]["init"] = str(init)
     if resume and not (out / "last.ckpt").is_file():
-        raise Ldr2hdrError(f"{out} holds no run to go on with (no last.ckpt); leave --resume away to begin one.")
+        raise Ldr2hdrError(f"{out} has no run to resume (no last.ckpt); omit --resume to start one.")
     layers: list[dict[str, Any]] = [_settings_of(init)] if init and not resume else []
     if config:
         layers.append(read_yaml(config))
     elif resume:
-        layers.append(read_yaml(out / "settings.yaml"))
+        layers.append(read_settings_of_run(out / "settings.yaml"))
     settings = make_settings(*layers, {"stage": stage, "camera": _pairs(camera)}, given)
     if not settings.data.folders:
         raise Ldr2hdrError(f"Nothing to train on: give {option} DIR.")
     if not resume and (out / "last.ckpt").exists():
-        raise Ldr2hdrError(f"{out} holds a run already: --resume goes on with it; another --out begins anew.")
-    from train.loop import speaks_for_the_run
-    from train.pictures import make_folder
-
-    make_folder(out)
-    outcome = _run(settings, resume)
-    if not speaks_for_the_run():
-        return  # with status 0 whatever happened: the first process tells, and would be killed for a faulty sibling
-    best = f"; best validation loss {outcome.best:.5f}" if outcome.best < float("inf") else ""
-    typer.echo(f"Ended at step {outcome.step} ({outcome.reason}){best}.", err=True)
-    written = [path for path in (out / "best.safetensors", out / "last.safetensors") if path.exists()]
-    typer.echo(f"Weights: {', '.join(map(str, written))}", err=True)
-    if outcome.signal:
-        typer.echo(f"To go on: the same command with --resume, or ldr2hdr train ... --out {out} --resume", err=True)
-        raise typer.Exit(128 + outcome.signal)
+        raise Ldr2hdrError(f"{out} already holds a run: resume it with --resume, or choose another --out.")
+    _run(settings, out, resume)
 
 
 def _settings_of(weights: Path) -> dict[str, Any]:
@@ -291,19 +284,31 @@ def _settings_of(weights: Path) -> dict[str, Any]:
     from model.checkpoint import load_network
 
     if not weights.is_file():
-        raise Ldr2hdrError(f"--init {weights}: there is no such file; give a run's last.safetensors.")
+        raise Ldr2hdrError(f"--init {weights}: no such file; give a run's last.safetensors.")
     return {"network": asdict(load_network(weights).config)}
 
 
-def _run(settings: Settings, resume: bool) -> Any:
+def _run(settings: Settings, out: Path, resume: bool) -> None:
+    """The loop; the first process of the run holds the folder, and tells how it ended."""
+    from ldr2hdr_cli.job import lock
     from ldr2hdr_cli.memory import keep_freed_memory
-    from ldr2hdr_cli.train_display import TrainDisplay
-    from train.loop import train
+    from ldr2hdr_cli.train_display import TrainDisplay, say
+    from train.loop import speaks_for_the_run, train
 
-    with TrainDisplay() as display:
+    first = speaks_for_the_run()
+    with lock(out) if first else nullcontext(), TrainDisplay() as display:
         training, validation = _datasets(settings, display.message)
         keep_freed_memory(all_of_it=True)
-        return train(settings, training, validation, display, resume)
+        outcome = train(settings, training, validation, display, resume)
+    if not first:
+        return  # with status 0 whatever happened: the first process tells, and would be killed for a faulty sibling
+    best = f"; best validation loss {outcome.best:.5f}" if outcome.best < float("inf") else ""
+    say(f"Ended at step {outcome.step} ({outcome.reason}){best}.")
+    written = [path for path in (out / "best.safetensors", out / "last.safetensors") if path.exists()]
+    say(f"Weights: {', '.join(map(str, written))}")
+    if outcome.signal:
+        say(f"To continue: the same command with --resume, or ldr2hdr train ... --out {out} --resume")
+        raise typer.Exit(128 + outcome.signal)
 
 
 def _datasets(settings: Settings, tell: Callable[[str], None]) -> tuple[Any, Any]:
@@ -322,18 +327,17 @@ def _datasets(settings: Settings, tell: Callable[[str], None]) -> tuple[Any, Any
 
     data, seed, stage = settings.data, settings.run.seed, settings.stage
     folders = [Path(folder) for folder in data.folders]
-    excluded = _excluded(Path(data.exclude) if data.exclude else None)
     camera = _camera(settings.camera)
     threshold = settings.network.mask_threshold
     if stage == "hdr" and any(is_store(folder) for folder in folders):
         if len(folders) > 1:
-            raise Ldr2hdrError(f"{folders[0]} and {folders[1]}: patches cut beforehand come from one folder, alone.")
+            raise Ldr2hdrError(f"{folders[0]} and {folders[1]}: a patch store cannot be combined with other folders.")
         if data.images:
             raise Ldr2hdrError(
-                f"{folders[0]}: patches cut beforehand take no --images; give the HDR pictures themselves."
+                f"{folders[0]}: a patch store cannot be combined with --images; give the HDR pictures themselves."
             )
-        sources = [Path(entry["source"]) for entry in read_index(folders[0]) if not excluded(Path(entry["source"]))]
-        parts = scenes_split(sorted(set(sources)), data.validation_share, seed)
+        sources = sorted({Path(entry["source"]) for entry in read_index(folders[0])})
+        parts = scenes_split(_not_excluded(sources, data.exclude), data.validation_share, seed)
         tell(f"Patches of {len(parts[0])} pictures to train on, of {len(parts[1])} held out for validation.")
         return tuple(
             PatchDataset(
@@ -342,7 +346,7 @@ def _datasets(settings: Settings, tell: Callable[[str], None]) -> tuple[Any, Any
             for held, part in enumerate(parts)
         )  # type: ignore[return-value]
     read = {"inpainting": read_photo, "simulated": read_simulated, "hdr": read_hdr}[stage]
-    paths = [path for path in find_pictures(folders, "hdr" if stage == "hdr" else "photo") if not excluded(path)]
+    paths = _not_excluded(find_pictures(folders, "hdr" if stage == "hdr" else "photo"), data.exclude)
     tell(f"Reading {len(paths)} pictures once, to leave out what cannot be used.")
     paths = usable(paths, read, data.patch_size // 4, tell)
     # Photographs have no twins that their names tell of; HDR panoramas have.
@@ -353,9 +357,7 @@ def _datasets(settings: Settings, tell: Callable[[str], None]) -> tuple[Any, Any
         return tuple(InpaintingDataset(part, data.patch_size, seed + 7 * held) for held, part in enumerate(parts))  # type: ignore[return-value]
     photos: list[Path] = []
     if stage == "hdr" and data.images:
-        photos = [
-            path for path in find_pictures([Path(folder) for folder in data.images], "photo") if not excluded(path)
-        ]
+        photos = _not_excluded(find_pictures([Path(folder) for folder in data.images], "photo"), data.exclude)
         photos = usable(photos, read_without_light, data.patch_size // 4, tell)
         tell(f"{len(photos)} photographs to train on beside them.")
     return tuple(
@@ -376,16 +378,23 @@ def _datasets(settings: Settings, tell: Callable[[str], None]) -> tuple[Any, Any
     )  # type: ignore[return-value]
 
 
+def _not_excluded(paths: list[Path], listing: str | None) -> list[Path]:
+    excluded = _excluded(Path(listing) if listing else None)
+    kept = [path for path in paths if not excluded(path)]
+    if not kept:
+        raise Ldr2hdrError(f"{listing} excludes all {len(paths)} pictures below {paths[0].parent}; none is left.")
+    return kept
+
+
 def _excluded(listing: Path | None) -> Callable[[Path], bool]:
     """Whether a picture's name, with or without suffix, stands in a text file."""
     if listing is None:
         return lambda _path: False
     try:
         names = {line.strip() for line in listing.read_text("utf-8").splitlines() if line.strip()}
-    except OSError as error:
-        raise Ldr2hdrError(
-            f"{listing} cannot be read ({error.strerror}); give a text file with one name a line."
-        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise Ldr2hdrError(f"{listing} cannot be read ({reason}); give a text file with one name a line.") from None
     return lambda path: path.name in names or path.stem in names
 
 
@@ -406,7 +415,7 @@ def _camera(values: dict[str, Any]) -> Any:
 
     known = {entry.name: entry for entry in fields(CameraConfig)}
     if unknown := [name for name in values if name not in known]:
-        raise Ldr2hdrError(f"The camera has no {unknown[0]}; it has {', '.join(known)}.")
+        raise Ldr2hdrError(f"The camera has no setting {unknown[0]}; it has {', '.join(known)}.")
     try:
         typed: dict[str, Any] = {n: int(v) if known[n].type in (int, "int") else float(v) for n, v in values.items()}
         return CameraConfig(**typed)

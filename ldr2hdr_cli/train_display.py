@@ -1,13 +1,25 @@
 """What is seen of a training run: a progress line on a terminal, plain lines elsewhere."""
 
+import sys
 from types import TracebackType
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 
+from ldr2hdr_cli.display import one_line, silence
 from train.loop import Listener, speaks_for_the_run
 from train.loop import Progress as Step
+
+
+def say(text: str, err: bool = True) -> None:
+    """A line on stderr, or stdout. Whoever reads along may go away, as `head` does: the work goes on without them."""
+    stream = sys.stderr if err else sys.stdout
+    try:
+        stream.write(one_line(text) + "\n")
+        stream.flush()
+    except OSError:
+        silence(stream.fileno())
 
 
 class TrainDisplay(Listener):
@@ -28,7 +40,11 @@ class TrainDisplay(Listener):
         self.bar.stop()
 
     def message(self, text: str) -> None:
-        self.console.print(escape(text), highlight=False)
+        try:
+            self.console.print(escape(one_line(text)), highlight=False)
+        except (OSError, SystemExit):  # rich leaves when its reader has gone; a run of hours does not
+            self.console.quiet = True
+            silence(sys.stderr.fileno())
 
     def progress(self, progress: Step) -> None:
         terms = " ".join(f"{name} {value:.4f}" for name, value in progress.terms.items() if name != "loss")
@@ -38,6 +54,8 @@ class TrainDisplay(Listener):
             f"{progress.patches_per_second:.1f} patches/s, {progress.wait:.0%} waiting{left}"
         )
         if self.console.is_terminal:
-            self.bar.update(self.task, total=progress.max_steps, completed=progress.step, description=escape(line))
+            self.bar.update(
+                self.task, total=progress.max_steps, completed=progress.step, description=escape(one_line(line))
+            )
         else:
-            self.console.print(escape(line), highlight=False)
+            self.message(line)

@@ -15,9 +15,11 @@ import numpy as np
 import OpenEXR
 import pytest
 import torch
+from PIL import Image
 
 from ldr2hdr_cli.app import main
 from ldr2hdr_cli.exr import read_exr
+from ldr2hdr_cli.job import lock
 from model import MaskedUNet, NetworkConfig, Reconstructor, load_network, save_network
 from model.checkpoint import read_metadata
 from model.errors import Ldr2hdrError
@@ -259,11 +261,14 @@ def test_broken_photographs_are_named(tmp_path, train):
         (["--perceptual", "vgg16"], "vgg16"),
         (["--perceptual", "vgg19", "--vgg-weights", "{here}/text"], "text"),
         (["--depth", "5"], "patch size of 16"),
+        (["--max-hours", "0"], "max_hours is 0.0, but must be greater than 0"),
+        (["--checkpoint-minutes", "0"], "checkpoint_minutes"),
+        (["--seed", "99999999999"], "seed is 99999999999, but must be 0 to 4294967295"),
         (["--mask-threshold", "2"], "mask_threshold"),
         (["--exclude", "{here}/nowhere.txt"], "nowhere.txt"),
         (["--out", "{here}/text"], "text"),
         (["--out", "{here}/text/run"], "text"),
-        (["--resume"], "no run to go on with"),
+        (["--resume"], "no run to resume"),
     ],
 )
 def test_a_setting_that_does_not_fit_is_named(arguments, naming, hdrs, tmp_path, train):
@@ -287,6 +292,8 @@ def test_a_setting_that_does_not_fit_is_named(arguments, naming, hdrs, tmp_path,
         ("stage: sleeping\n", "sleeping"),
         ("camera: {iso: 100}\n", "iso"),
         ("camera: {share_low: [1]}\n", "camera"),
+        ("run: &r {seed: 1}\nloss: *r\n", "YAML aliases"),
+        ("", "no table"),
     ],
 )
 def test_a_settings_file_that_does_not_fit_is_named(text, naming, hdrs, tmp_path, train):
@@ -315,6 +322,113 @@ def test_a_run_is_not_overwritten_and_a_damaged_checkpoint_is_named(photos, tmp_
     (tmp_path / "run" / "last.ckpt").write_bytes(kept[: len(kept) // 2])
     status, said = train("pretrain", "--out", tmp_path / "run", "--resume")
     assert status == 2 and "last.ckpt" in told(said)
+
+
+def test_an_empty_settings_file_is_not_resumed_as_the_defaults(photos, tmp_path, train):
+    run = tmp_path / "run"
+    assert train("pretrain", "--images", photos, "--out", run, *TINY, *ONE_STEP)[0] == 0
+    whole = (run / "settings.yaml").read_text()
+    resume = ["pretrain", "--images", photos, "--out", run, "--resume", "--max-steps", 2]
+    for text in ("", "stage: inpainting\n"):
+        (run / "settings.yaml").write_text(text)
+        status, said = train(*resume)
+        assert status == 2 and "settings.yaml" in told(said)
+    (tmp_path / "kept.yaml").write_text(whole)
+    status, said = train(*resume, "--config", tmp_path / "kept.yaml")
+    assert status == 0, said
+
+
+def test_what_a_killed_run_left_half_written_is_swept(photos, hdrs, tmp_path, train):
+    for run, *options in (
+        ("run", "pretrain", "--images", photos, *TINY, *ONE_STEP),
+        ("store", "patches", "--hdr", hdrs, "--size", 32, "--threshold", 0),
+    ):
+        (tmp_path / run).mkdir()
+        (tmp_path / run / ".ldr2hdr-0123.tmp").write_bytes(b"half a checkpoint")
+        assert train(*options, "--out", tmp_path / run)[0] == 0
+        assert not list((tmp_path / run).glob("*.tmp"))
+
+
+def test_a_second_run_into_one_folder_is_refused_and_sweeps_nothing(photos, hdrs, tmp_path, train):
+    with lock(tmp_path / "run"):
+        (tmp_path / "run" / ".ldr2hdr-0123.tmp").write_bytes(b"half a checkpoint")
+        for options in (("pretrain", "--images", photos, *TINY, *ONE_STEP), ("patches", "--hdr", hdrs, "--size", 32)):
+            status, said = train(*options, "--out", tmp_path / "run")
+            assert status == 2 and "in use by another run" in told(said)
+        assert (tmp_path / "run" / ".ldr2hdr-0123.tmp").exists()
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "patches"])
+def test_the_work_goes_on_when_nobody_reads_along_any_more(verb, photos, hdrs, tmp_path):
+    """As in `ldr2hdr train … 2>&1 | head -1`."""
+    options = {
+        "pretrain": ["--images", photos, *TINY, "--workers", 0, "--max-steps", 20],
+        "patches": ["--hdr", hdrs, "--size", 32, "--threshold", 0],
+    }
+    begin = command(verb, "--out", tmp_path / "out", *options[verb])
+    with subprocess.Popen(begin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT) as process:
+        assert process.stderr.readline()
+        process.stdout.close()
+        process.stderr.close()
+        assert process.wait(60) == 0
+    if verb == "pretrain":
+        assert logged(tmp_path / "out") == list(range(1, 21))
+    else:
+        assert (tmp_path / "out" / "index.jsonl").is_file()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows allows no such names")
+def test_a_name_cannot_move_the_cursor_or_forge_a_line(photos, hdrs, tmp_path, train):
+    bad = "\x1b[2Jrun\nldr2hdr: all is well"
+    (tmp_path / bad).mkdir()
+    (tmp_path / bad / "broken\x1b]0;x\x07.exr").write_bytes(b"no picture")
+    for picture in hdrs.iterdir():
+        (tmp_path / bad / picture.name).write_bytes(picture.read_bytes())
+    out = tmp_path / f"out{bad}"
+    for arguments in (
+        ("patches", "--hdr", tmp_path / bad, "--out", out / "store", "--size", 32, "--threshold", 0),
+        ("finetune", "--hdr", tmp_path / bad, "--out", out / "run", *TINY, *ONE_STEP),
+        ("finetune", "--hdr", tmp_path / bad / "none", "--out", out / "run", "--config", out / bad),
+        ("average", out / "run" / "last.safetensors", "--out", out / "mean.safetensors"),
+    ):
+        _, said = train(*arguments)
+        assert "\\x1b[2Jrun\\nldr2hdr: all is well" in said and "Traceback" not in said, said
+        assert "\x1b" not in said and "\x07" not in said and "\nldr2hdr: all is well" not in said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names that are not UTF-8")
+def test_names_that_are_not_utf_8_are_trained_on_and_in(photos, tmp_path, train):
+    bad = tmp_path / os.fsdecode(b"latin-\xe9")
+    bad.mkdir()
+    for picture in photos.iterdir():
+        (bad / os.fsdecode(b"\xff" + os.fsencode(picture.name))).write_bytes(picture.read_bytes())
+    options = ["--images", bad, *TINY, "--pictures-every", 1, *ONE_STEP]
+    status, said = train("pretrain", *options, "--out", bad / "run")
+    assert status == 0, said
+    assert (bad / "run" / "pictures" / "0000001.jpg").is_file()
+    status, said = train("pretrain", "--out", bad / "run", "--resume", "--max-steps", 2)
+    assert status == 0, said
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "finetune"])
+def test_a_list_that_excludes_every_picture_is_named(verb, photos, hdrs, tmp_path, train):
+    folder, option = (photos, "--images") if verb == "pretrain" else (hdrs, "--hdr")
+    (tmp_path / "all.txt").write_text("\n".join(path.name for path in folder.iterdir()))
+    options = [verb, option, folder, "--out", tmp_path / "run", *TINY, *ONE_STEP, "--exclude", tmp_path / "all.txt"]
+    status, said = train(*options)
+    assert status == 2 and f"{tmp_path / 'all.txt'} excludes all 3 pictures" in told(said)
+
+
+def test_one_broken_avif_among_good_photographs_does_not_end_the_run(photos, tmp_path, train):
+    pytest.importorskip("PIL.AvifImagePlugin")
+    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / "broken.avif")
+    data = bytearray((tmp_path / "broken.avif").read_bytes())
+    data[data.index(b"iloc") + 12] ^= 0xFF  # the item that is located: Pillow's decoder raises RuntimeError
+    (tmp_path / "broken.avif").write_bytes(data)
+    status, said = train(
+        "pretrain", "--images", photos, "--images", tmp_path, "--out", tmp_path / "run", *TINY, *ONE_STEP
+    )
+    assert status == 0 and mentions(said, tmp_path / "broken.avif") == 1, said
 
 
 def test_a_patch_store_with_a_missing_or_shortened_array_is_named(hdrs, tmp_path, train):
