@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import OpenEXR
@@ -20,6 +21,7 @@ from model.errors import Ldr2hdrError
 SOFTWARE = "ldr2hdr 0.1.0"
 PREFIX = "ldr2hdr/"
 HALF_MAX = 65504.0  # largest finite IEEE 754 binary16
+MAX_VALUES = 2**30  # that are read of one file: 2^28 pixels with R, G, B and A
 _COMPRESSION = {
     "zip": OpenEXR.ZIP_COMPRESSION,
     "zips": OpenEXR.ZIPS_COMPRESSION,
@@ -100,36 +102,59 @@ def _to_half(pixels: np.ndarray) -> tuple[np.ndarray, int]:
     return pixels.astype(np.float16), clamped
 
 
-def read_exr(path: Path) -> tuple[np.ndarray, list[str], dict[str, Any]]:
+def read_exr(path: Path, max_values: int = MAX_VALUES) -> tuple[np.ndarray, list[str], dict[str, Any]]:
     """Read the first part of an EXR: H×W×C float32, the channel names (R, G, B, A first), the attributes.
 
     Attributes are OpenEXR's Python values, without the channel list. Raises Ldr2hdrError for a file that is
-    missing, damaged, deep, or has subsampled channels.
+    missing, damaged, deep, has subsampled channels, or holds more than `max_values`, of all its parts and channels.
     """
-    planes, attributes = read_planes(path)
+    planes, attributes = read_planes(path, max_values)
     return np.stack([plane.astype(np.float32, copy=False) for plane in planes.values()], -1), [*planes], attributes
 
 
-def read_planes(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_planes(path: Path, max_values: int = MAX_VALUES) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """As `read_exr`, each channel an H×W array in the type of the file: float16, float32 or uint32."""
     path = Path(path)
     if not path.is_file():
         raise Ldr2hdrError(f"{path} does not exist or is not a file; check the name.")
     try:
-        with OpenEXR.File(str(path), separate_channels=True) as file:
-            attributes = {name: value for name, value in file.header().items() if name != "channels"}
-            planes = {name: channel.pixels for name, channel in file.channels().items()}
+        # As a stream: OpenEXR itself opens no name that is not UTF-8.
+        with path.open("rb") as stream:
+            _check_size(path, stream, max_values)
+            stream.seek(0)
+            with OpenEXR.File(stream, separate_channels=True) as file:
+                attributes = {name: value for name, value in file.header().items() if name != "channels"}
+                planes = {name: channel.pixels for name, channel in file.channels().items()}
     except (RuntimeError, ValueError, MemoryError) as error:
         raise Ldr2hdrError(f"{path} is damaged or is not OpenEXR; write it again.") from error
-    low, high = attributes["dataWindow"]
-    shape = (int(high[1] - low[1]) + 1, int(high[0] - low[0]) + 1)
+    except OSError as error:
+        raise Ldr2hdrError(f"{path} cannot be read ({error.strerror}).") from error
     # OpenEXR warns and goes on when a chunk is damaged; the channel then has no pixels.
-    if not planes or any(getattr(plane, "shape", None) != shape for plane in planes.values()):
+    if not planes or any(getattr(plane, "shape", None) != _shape(attributes) for plane in planes.values()):
         raise Ldr2hdrError(
             f"{path} is damaged, or has deep or subsampled channels, which are not supported; write it again."
         )
     order = {name: place for place, name in enumerate("RGBA")}
     return {name: planes[name] for name in sorted(planes, key=lambda n: (order.get(n, 4), n))}, attributes
+
+
+def _check_size(path: Path, stream: BinaryIO, most: int) -> None:
+    """By the headers alone, of all parts, since OpenEXR decodes all: a few kilobytes can ask for gigabytes."""
+    with OpenEXR.File(stream, header_only=True) as file:
+        headers = [dict(part.header) for part in file.parts]  # emptied when the file is closed
+    if any(header.get("type") in (OpenEXR.deepscanline, OpenEXR.deeptile) for header in headers):
+        raise Ldr2hdrError(f"{path} has deep channels, which are not supported; flatten it first.")
+    values = sum(math.prod(_shape(header)) * len(header["channels"]) for header in headers)
+    if values > most:
+        raise Ldr2hdrError(
+            f"{path} has {values} values in its channels, more than the {most} allowed; write it smaller."
+        )
+
+
+def _shape(header: Mapping[str, Any]) -> tuple[int, int]:
+    """Height and width of the data window."""
+    low, high = header["dataWindow"]
+    return int(high[1]) - int(low[1]) + 1, int(high[0]) - int(low[0]) + 1
 
 
 def color_interop_id(chromaticities: tuple[float, ...]) -> str | None:
@@ -197,7 +222,8 @@ def frame_attributes(
         else:
             attributes[PREFIX + "timecode"] = timecode
     if frame_number is not None:
-        attributes[PREFIX + "frame"] = int(frame_number)
+        # As text: the number in `img_20240101123456.jpg` is more than EXR's int attribute holds.
+        attributes[PREFIX + "frame"] = str(frame_number)
     if seconds is not None:
         # As text: EXR's float attribute has 24 bits, a quarter of a millisecond after one hour.
         attributes[PREFIX + "seconds"] = f"{seconds:.6f}"

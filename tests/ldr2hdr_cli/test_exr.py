@@ -18,6 +18,7 @@ from ldr2hdr_cli.exr import (
     frame_attributes,
     parse_timecode,
     read_exr,
+    read_planes,
     write_exr,
 )
 from ldr2hdr_cli.radiance import write_radiance
@@ -176,7 +177,7 @@ def test_attributes_in_the_bytes_of_the_header(tmp_path):
     assert found["ldr2hdr/version"] == ("string", b"0.1.0")
     assert found["ldr2hdr/weights"] == ("string", b"0f" * 32)
     assert found["ldr2hdr/source"] == ("string", b"plate [a].mov")
-    assert found["ldr2hdr/frame"] == ("int", struct.pack("<i", 7))
+    assert found["ldr2hdr/frame"] == ("string", b"7")
     assert found["ldr2hdr/settings"] == ("string", b'{"gamma": "2.0", "transfer": "gamma"}')
     assert found["ldr2hdr/seconds"] == ("string", b"3600.123456")
 
@@ -271,6 +272,40 @@ def test_a_damaged_file_is_refused(tmp_path, kept):
         read_exr(tmp_path / "a.exr")
     with pytest.raises(Ldr2hdrError, match="does not exist"):
         read_exr(tmp_path / "none.exr")
+
+
+def test_a_name_that_is_not_utf_8_is_read_too(tmp_path):
+    path = tmp_path / os.fsdecode(b"plate\xff.exr")
+    try:
+        write_exr(path, picture())
+    except Ldr2hdrError:
+        pytest.skip("this file system has no such names")
+    np.testing.assert_array_equal(read_exr(path)[0], picture().astype(np.float16))
+
+
+def test_what_asks_for_too_much_is_refused_before_a_pixel_is_decoded(tmp_path):
+    values = 37 * 53 * 3
+    write_exr(tmp_path / "a.exr", picture())
+    assert len(read_planes(tmp_path / "a.exr", max_values=values)[0]) == 3
+    parts = [
+        OpenEXR.Part({"name": name, "type": OpenEXR.scanlineimage}, {"Z": np.zeros((64, 64), np.float32)})
+        for name in ("one", "two")
+    ]
+    OpenEXR.File(parts).write(str(tmp_path / "parts.exr"))
+    data = bytearray((tmp_path / "a.exr").read_bytes())
+    data[-1000:] = bytes(1000)  # decoding it would find this
+    (tmp_path / "b.exr").write_bytes(data)
+    for name, most in (("a", values - 1), ("b", values - 1), ("parts", 2 * 64 * 64 - 1)):
+        with pytest.raises(Ldr2hdrError, match=rf"{name}\.exr has {most + 1} values in its channels, more than"):
+            read_planes(tmp_path / f"{name}.exr", max_values=most)
+    with pytest.raises(Ldr2hdrError, match="damaged"):
+        read_planes(tmp_path / "b.exr")
+
+
+def test_a_frame_s_number_is_kept_whatever_its_size(tmp_path):
+    number = 20240101123456  # of img_20240101123456.jpg
+    write_exr(tmp_path / "a.exr", picture(), attributes=attributes(frame_number=number))
+    assert header_bytes(tmp_path / "a.exr")["ldr2hdr/frame"] == ("string", b"20240101123456")
 
 
 def test_wrong_arguments():

@@ -78,7 +78,7 @@ def test_exr(tmp_path):
     assert found["light"]["stops"] == 4.0
     assert found["attributes"]["framesPerSecond"] == "25"
     assert found["attributes"]["timeCode"] == "10:00:00:05"
-    assert found["attributes"]["ldr2hdr/frame"] == 3
+    assert found["attributes"]["ldr2hdr/frame"] == "3"
     assert found["attributes"]["chromaticities"] == pytest.approx([0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290])
     text = shown(found)
     assert "plate [red].mov" in text  # not taken for markup
