@@ -209,12 +209,21 @@ class _Network:
             self._free.put(reconstructor)
 
     def finish(self, work: pipeline.Work, predicted: np.ndarray | None) -> np.ndarray:
-        if work.clip is not None and self._temporal != "off":
-            if work.clip != self._clip:
-                config = self._any.config
-                self._clip, self._steadier = work.clip, Steadier(self._temporal, config.mask_threshold, config.floor)
-            predicted = self._steadier.push(work.number, work.frame.pixels, predicted)
+        if (steadier := self._steadier_of(work)) is not None:
+            predicted = steadier.push(work.number, work.frame.pixels, predicted)
         return self._any.compose(work.frame.pixels, predicted)
+
+    def lose(self, work: pipeline.Work) -> None:
+        if (steadier := self._steadier_of(work)) is not None:
+            steadier.lose(work.number, f"frame {work.frame_number}")
+
+    def _steadier_of(self, work: pipeline.Work) -> Steadier | None:
+        if work.clip is None or self._temporal == "off":
+            return None
+        if work.clip != self._clip:
+            config = self._any.config
+            self._clip, self._steadier = work.clip, Steadier(self._temporal, config.mask_threshold, config.floor)
+        return self._steadier
 
 
 class _Classical:
@@ -234,6 +243,9 @@ class _Classical:
 
     def finish(self, _work: pipeline.Work, predicted: np.ndarray) -> np.ndarray:
         return predicted
+
+    def lose(self, work: pipeline.Work) -> None:
+        """No frame hangs on another."""
 
 
 def _temporal(request: Request) -> str:
@@ -255,14 +267,13 @@ def _writer(request: Request, settings: job.Settings) -> Callable[[pipeline.Work
             )
             write_preview(work.output.with_suffix(".preview.png"), strip)
         plate = work.plate
-        number = work.item.input.number
         attributes = frame_attributes(
             chromaticities=plate.chromaticities,
             frame_rate=Fraction(plate.frame_rate) if plate.frame_rate else None,
             timecode=work.frame.timecode,
             pixel_aspect=plate.pixel_aspect,
             source=work.item.input.path.name,
-            frame_number=number if plate.kind == "still" else work.item.start_number + work.frame.index,
+            frame_number=work.frame_number,
             weights_sha256=settings.weights,
             settings=strings,
             seconds=work.frame.seconds,

@@ -146,9 +146,9 @@ class Manifest:
     """A JSON-lines file beside the outputs: one line for each finished file, appended and flushed.
 
     Lines about an output hold its source (absolute path, size, modified; `source_sha256` where it was asked for), the
-    frame, the digest of the settings, the weights and the output's checksum; a line without an output spells a digest
-    out. A torn line, which a power cut or a full disk leaves, is passed over; of two lines about one output the later
-    counts.
+    frame, the digest of the settings, that of the pictures before it where they decide a frame of a numbered sequence
+    (`basis`), the weights and the output's checksum; a line without an output spells a digest out. A torn line, which a
+    power cut or a full disk leaves, is passed over; of two lines about one output the later counts.
     """
 
     path: Path
@@ -229,10 +229,15 @@ class Manifest:
         """
         return self.recorded(output, source, settings) and (not verify or self.verified(output, source))
 
-    def recorded(self, output: Path, source: Path, settings: Settings) -> bool:
-        """Whether the manifest has `output`, in the size it has, from this source as it is now, with these settings."""
+    def recorded(self, output: Path, source: Path, settings: Settings, basis: str = "") -> bool:
+        """Whether the manifest has `output`, in the size it has, from this source as it is now, with these settings.
+
+        basis: digest of the other files that decide it.
+        """
         entry = self.entries.get(self.name(output))
         if entry is None or entry.get("settings") != settings.digest() or entry.get("source") != str(absolute(source)):
+            return False
+        if entry.get("basis", "") != basis:
             return False
         try:
             if output.stat().st_size != entry["bytes"]:

@@ -6,6 +6,7 @@ interpreter lock while it works.
 """
 
 import errno
+import hashlib
 import queue
 import stat
 import threading
@@ -34,7 +35,7 @@ from ldr2hdr_cli.job import (
     source_sha256,
 )
 from ldr2hdr_cli.sources import Frame, Plate, probe, read_frames, read_still
-from ldr2hdr_cli.steady import run_in
+from ldr2hdr_cli.steady import Depends, run_in
 from model.errors import Ldr2hdrError
 
 # After these no other file can be written either: full, over quota, read-only, unplugged.
@@ -53,13 +54,21 @@ class Work:
     clip: Path | None = None  # that it is a frame of; None for a photograph
     number: int = 0  # of the frame among those of the clip that are taken, from its beginning
     is_run_in: bool = False  # only there for the frames after it, and not written
+    basis: str = ""  # digest of the other files that decide it
+
+    @property
+    def frame_number(self) -> int | None:
+        """As the outputs count; None for a photograph."""
+        item = self.item
+        return item.input.number if item.input.kind == "still" else item.start_number + self.frame.index
 
 
 class Operator(Protocol):
     """The network, or a classical operator.
 
     predict: what takes long, by itself; called from as many threads at once as `workers` says. finish: the frame,
-    H×W×3, linear, from what `predict` returned; called with the frames in their order.
+    H×W×3, linear, from what `predict` returned; called with the frames in their order. lose: called in its place, or
+    after it, for a frame that failed; `finish` raises steady.Depends for those that cannot be made without it.
     """
 
     workers: int
@@ -67,6 +76,8 @@ class Operator(Protocol):
     def predict(self, work: Work) -> Any: ...
 
     def finish(self, work: Work, predicted: Any) -> np.ndarray: ...
+
+    def lose(self, work: Work) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -164,13 +175,13 @@ def run(
                 encoded.append(_known(first))
                 return
             work, future = first
-            failed, hdr = _finished(operator, work, future)
-            if failed is not None or work.is_run_in:
+            result = _finished(operator, work, future)
+            if isinstance(result, np.ndarray):
+                encoded.append(encoders.submit(encode, work, result))
+                encoded[-1].add_done_callback(lambda _future: room.leave(work))
+            else:
                 room.leave(work)
-                encoded.extend([_known(failed)] if failed is not None else [])
-                return
-            encoded.append(encoders.submit(encode, work, hdr))
-            encoded[-1].add_done_callback(lambda _future: room.leave(work))
+                encoded.extend([_known(result)] if result is not None else [])
 
         def finish() -> Event:
             event = _recorded(encoded.popleft(), manifest, settings)
@@ -268,10 +279,10 @@ class _Wanted:
     settings: Settings
     options: Options
 
-    def skipped(self, index: int) -> Iterator[Skipped | Note]:
+    def skipped(self, index: int, basis: str = "") -> Iterator[Skipped | Note]:
         """A Skipped where the output of this frame is finished; a Note where it was, and has rotted."""
         output, source = self.item.output(index), self.item.input.path
-        if self.options.overwrite or not self.manifest.recorded(output, source, self.settings):
+        if self.options.overwrite or not self.manifest.recorded(output, source, self.settings, basis):
             return
         if not self.options.verify or self.manifest.verified(output, source):
             yield Skipped(self.item, output)
@@ -366,33 +377,49 @@ def _numbered(
     every = options.selection.every
     taken = _taken(items, options.selection)
     by_number = {(item.input.number or 0) // every: item for item, _ in taken}
+    given: dict[int, tuple[int, int] | None] = {}  # the pictures as the filter gets them; None: passed over
 
-    def read(item: Item, stamp: tuple[int, int], is_run_in: bool = False) -> Work:
+    def read(number: int, is_run_in: bool = False) -> Work:
+        item = by_number[number]
+        given[number] = None
+        stamp = _stamp(item)
         plate, frame = read_still(item.input.path, max_pixels=options.max_pixels)
         _unchanged(item, stamp)
-        number = (item.input.number or 0) // every
-        return Work(item, replace(plate, frame_rate=options.fps), frame, item.output(0), stamp, clip, number, is_run_in)
+        given[number] = stamp
+        plate = replace(plate, frame_rate=options.fps)
+        return Work(item, plate, frame, item.output(0), stamp, clip, number, is_run_in, basis(number))
+
+    def basis(number: int) -> str:
+        """Of the pictures before it that decide a frame: it is made again when one of them is mended or replaced."""
+        earlier = [early for early in range(run_in(number), number) if early in by_number] if options.is_steady else []
+        for early in earlier:
+            if early not in given:
+                with suppress(OSError):
+                    given[early] = fingerprint(by_number[early].input.path)
+        found = [(early, given.get(early)) for early in earlier]
+        return hashlib.sha256(repr(found).encode()).hexdigest()[:16] if found else ""
 
     seen = -1  # the last number that the filter was given
     for item in (item for item, is_wanted in taken if is_wanted):
+        number = (item.input.number or 0) // every
         stamp: tuple[int, int] | None = None
         try:
             stamp = _stamp(item)
-            known = list(_Wanted(item, manifest, settings, options).skipped(0))
+            known = list(_Wanted(item, manifest, settings, options).skipped(0, basis(number)))
             yield from known
             if any(isinstance(one, Skipped) for one in known):
                 continue
-            number = (item.input.number or 0) // every
             for early in range(max(run_in(number), seen + 1), number) if options.is_steady else ():
-                with suppress(Ldr2hdrError, OSError):  # it is named when it is wanted itself
-                    if before := by_number.get(early):
-                        yield read(before, _stamp(before), is_run_in=True)
+                with suppress(Exception):  # it is named when it is wanted itself
+                    if early in by_number:
+                        yield read(early, is_run_in=True)
             seen = number
-            work = read(item, stamp)
+            work = read(number)
             for note in work.plate.notes:
                 yield Note(item, f"{item.input.path}: {note}")
             yield work
         except Exception as error:  # one damaged picture, as above
+            given[number] = None
             yield _unreadable(item, stamp, error)
 
 
@@ -478,22 +505,30 @@ def _is_done(first: "tuple[Work, Future[Any]] | Event") -> bool:
     return not isinstance(first, tuple) or first[1].done()
 
 
-def _finished(operator: Operator, work: Work, future: "Future[Any]") -> tuple[Failed | None, np.ndarray]:
-    """The frame, or why there is none."""
-    path = work.item.input.path
-    nothing = np.empty(0)
+def _finished(operator: Operator, work: Work, future: "Future[Any]") -> np.ndarray | Failed | None:
+    """The frame, or why there is none; nothing where it was only there for those after it."""
     try:
-        return None, operator.finish(work, future.result())
-    except Ldr2hdrError as error:
-        return _failed(work, str(error)), nothing
-    except (MemoryError, RuntimeError) as error:
+        hdr = operator.finish(work, future.result())
+        return None if work.is_run_in else hdr
+    except Depends as error:
+        message = f"{work.item.input.path}: frame {work.frame_number} cannot be made, because {error}; "
+        return None if work.is_run_in else _failed(work, message + "the same command makes both.")
+    except Exception as error:  # one strange picture must not end a night's work
+        operator.lose(work)
+        return _unmade(work, error)
+
+
+def _unmade(work: Work, error: Exception) -> Failed:
+    path = work.item.input.path
+    if isinstance(error, Ldr2hdrError):
+        return _failed(work, str(error))
+    if isinstance(error, MemoryError | RuntimeError):
         reason = str(error).splitlines()[0] if str(error) else "not enough memory"
         if _device_lost(error):
             message = f"{path}: the GPU is lost or in a fault ({reason}); --device cpu goes on without it."
-            return _failed(work, message, ends_run=True), nothing
-        return _failed(work, f"{path}: the network could not run ({reason}); try --memory or --tile."), nothing
-    except Exception as error:  # one strange picture must not end a night's work
-        return _failed(work, f"{path}: the network failed: {_unforeseen(error)}", cause=error), nothing
+            return _failed(work, message, ends_run=True)
+        return _failed(work, f"{path}: the network could not run ({reason}); try --memory or --tile.")
+    return _failed(work, f"{path}: the network failed: {_unforeseen(error)}", cause=error)
 
 
 def _device_lost(error: Exception) -> bool:
@@ -519,7 +554,7 @@ class _Encoder:
             work.output.parent.mkdir(parents=True, exist_ok=True)
             clamped = self.write(work, hdr)
             if self.verify and work.output.suffix == ".exr":
-                read_planes(work.output)
+                read_planes(work.output, max_values=4 * hdr[..., 0].size)
             entry = _entry(work, self.verify)
         except Ldr2hdrError as error:
             return _failed(work, str(error), ends_run=_hopeless(error))
@@ -530,7 +565,7 @@ class _Encoder:
             return _failed(work, f"{work.output} cannot be written: {_unforeseen(error)}", cause=error)
         clipped = float(np.any(work.frame.pixels > self.threshold, axis=2).mean())
         megapixels = hdr.shape[0] * hdr.shape[1] / 1e6
-        return Done(work.item, work.output, _number(work), megapixels, clipped, float(hdr.max()), clamped, entry)
+        return Done(work.item, work.output, work.frame_number, megapixels, clipped, float(hdr.max()), clamped, entry)
 
 
 def _hopeless(error: Exception) -> bool:
@@ -545,11 +580,13 @@ def _entry(work: Work, verify: bool) -> dict[str, Any]:
         "source": str(absolute(work.item.input.path)),
         "size": size,
         "modified": modified,
-        "frame": _number(work),
+        "frame": work.frame_number,
         "seconds": work.frame.seconds,
         "bytes": work.output.stat().st_size,
         "sha256": sha256(work.output),
     }
+    if work.basis:
+        entry["basis"] = work.basis
     if verify:
         digest = source_sha256(work.item.input.path, size, modified)
         if not _change(work.item, work.stamp):  # or it would be that of other pixels
@@ -557,12 +594,8 @@ def _entry(work: Work, verify: bool) -> dict[str, Any]:
     return entry
 
 
-def _number(work: Work) -> int | None:
-    return work.item.input.number if work.item.input.kind == "still" else work.item.start_number + work.frame.index
-
-
 def _failed(work: Work, message: str, **why: Any) -> Failed:
-    return Failed(work.item, message, _number(work), **why)
+    return Failed(work.item, message, work.frame_number, **why)
 
 
 def _known(event: Event) -> "Future[Event]":

@@ -14,6 +14,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from model.errors import Ldr2hdrError
 from model.exposure import exposure_mask
 
 Temporal = Literal["off", "auto", "strong"]
@@ -54,6 +55,11 @@ class _State:
 
     block: int
     picture: np.ndarray | None = None
+    lost: str = ""  # the frame that failed, and that it would have to be blended with
+
+
+class Depends(Ldr2hdrError):
+    """A frame cannot be made, because one that decides it failed."""
 
 
 class Steadier:
@@ -74,24 +80,21 @@ class Steadier:
         """The steady log output of a frame, in new memory; None where `log_hdr` is, because nothing is clipped.
 
         number: of the frame, counted from 0 at the clip's beginning. ldr: float32 H×W×3 in [0, 1]. log_hdr: Y of eq. 1,
-        float32 H×W×3, from `Reconstructor.predict_log`.
+        float32 H×W×3, from `Reconstructor.predict_log`. Raises Depends where it hangs on a frame that was lost.
         """
-        if number <= self._number:  # it begins again, to run in on what comes next
-            self._small, self._states = None, []
-        self._number = number
+        self._go_to(number)
         small = _reduced(ldr)
         before, self._small = self._small, small
-        block = number // BLOCK
-        wanted = [block, block + 1] if number >= (block + 1) * BLOCK - RUN_IN else [block]
-        states = {state.block: state for state in self._states}
-        self._states = [states.get(one, _State(one)) for one in wanted]
         if log_hdr is None:
             for state in self._states:
-                state.picture = None
+                state.picture, state.lost = None, ""
             return None
         motion = None
-        if before is not None and before.shape == small.shape and any(s.picture is not None for s in self._states):
-            motion = measure(before, small)
+        if before is not None and any(s.picture is not None or s.lost for s in self._states):
+            motion = measure(before, small) if before.shape == small.shape else None
+            if motion is None:  # nothing is carried over, be it lost or not
+                for state in self._states:
+                    state.lost = ""
         clipped = _clipped(ldr, self._threshold)
         squares = _squares(clipped)
         pictures = [np.zeros((*clipped.shape, 4), np.float32) for _ in self._states]
@@ -105,8 +108,30 @@ class Steadier:
                 picture[square] = _blended(now, state.picture, place, motion, self._kept)
             result[square] = pictures[0][square][..., :3]
         for state, picture in zip(self._states, pictures, strict=True):
-            state.picture = picture
+            state.picture = None if state.lost else picture
+        if self._states[0].lost:
+            raise Depends(f"it is blended with {self._states[0].lost}, which failed")
         return result
+
+    def lose(self, number: int, name: str) -> None:
+        """In the place of `push`, or after it, for a frame that failed: those that hang on it cannot be made either.
+
+        name: of the frame, in what they say.
+        """
+        self._go_to(number)
+        self._small = None
+        for state in self._states:
+            state.picture, state.lost = None, name
+
+    def _go_to(self, number: int) -> None:
+        """Have the states of the blocks that a frame belongs to."""
+        if number <= self._number:  # it begins again, to run in on what comes next
+            self._small, self._states = None, []
+        self._number = number
+        block = number // BLOCK
+        wanted = [block, block + 1] if number >= (block + 1) * BLOCK - RUN_IN else [block]
+        states = {state.block: state for state in self._states}
+        self._states = [states.get(one, _State(one)) for one in wanted]
 
 
 def _blended(

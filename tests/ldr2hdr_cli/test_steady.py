@@ -1,19 +1,26 @@
 """The temporal filter: what it carries over, along what motion, and what it must leave alone."""
 
 import hashlib
+import json
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+import ldr2hdr_cli.convert
+from ldr2hdr_cli.app import app
 from ldr2hdr_cli.exr import read_exr
-from ldr2hdr_cli.steady import BLOCK, RUN_IN, Steadier, measure, run_in
-from model import MaskedUNet, NetworkConfig, save_network
+from ldr2hdr_cli.steady import BLOCK, RUN_IN, Depends, Steadier, measure, run_in
+from model import MaskedUNet, NetworkConfig, Reconstructor, save_network
 from model.masked_unet import initialise
 from tests.conftest import write_clip
 
@@ -152,6 +159,44 @@ def test_a_block_begins_without_a_jump():
     assert steps[BLOCK - 1] < 1.5 * max(steps[RUN_IN : BLOCK - 1])
 
 
+def test_frames_that_hang_on_a_lost_one_are_refused_up_to_where_nothing_is_carried_over():
+    frames: list[tuple[np.ndarray, np.ndarray | None]] = [(ldr, made) for ldr, made, _ in pan(12)]
+    frames[5] = frames[5][0] * np.float32(0.5), None  # nothing clipped
+    other, truth = world(seed=7)
+    frames[9] = view(other, 10, 5), view(truth, 10, 5)  # a cut to it, and one back
+    clean, disturbed = Steadier("auto", 0.96), Steadier("auto", 0.96)
+    refused = []
+    for number, frame in enumerate(frames):
+        expected = clean.push(number, *frame)
+        if number in (2, 7):
+            disturbed.lose(number, f"frame {number}")
+            continue
+        try:
+            found = disturbed.push(number, *frame)
+        except Depends as error:
+            refused.append(number)
+            assert f"frame {2 if number < 5 else 7}, which failed" in str(error)
+        else:
+            assert (found is None and expected is None) or np.array_equal(found, expected)
+    assert refused == [3, 4, 8]
+
+
+def test_a_block_that_does_not_hang_on_a_lost_frame_goes_on():
+    frames = pan(BLOCK + 2, step=0)
+    whole = steady(frames)
+    lost = BLOCK - RUN_IN - 1  # the last frame that the next block does not look at
+    steadier = Steadier("auto", 0.96)
+    made = set()
+    for number, (ldr, log_hdr, _) in enumerate(frames):
+        if number == lost:
+            steadier.lose(number, "it")
+            continue
+        with suppress(Depends):
+            assert np.array_equal(steadier.push(number, ldr, log_hdr), whole[number])  # type: ignore[arg-type]
+            made.add(number)
+    assert made == {*range(lost), *range(BLOCK, BLOCK + 2)}
+
+
 def test_frames_without_anything_clipped_and_frames_of_another_size_pass():
     ldr, made, _ = pan(1)[0]
     dark = ldr * np.float32(0.5)
@@ -224,3 +269,95 @@ def test_a_numbered_sequence_with_a_rate_is_a_clip(tmp_path, weights):
     assert sorted(checksums(tmp_path / "again")) == ["plate.0003.exr", "plate.0004.exr"]
     convert(pattern, "-o", tmp_path / "again", "--weights", weights, "--fps", "24000/1001")
     assert checksums(tmp_path / "again") == checksums(tmp_path / "plates")
+
+
+def run(*arguments) -> tuple[int, dict[str, int], dict[int, str]]:
+    """In this process: exit status, summary, and what was said of frames that failed."""
+    result = CliRunner().invoke(app, ["convert", "--json", *map(str, arguments)])
+    events = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+    summary = next(event for event in events if event["event"] == "summary")
+    return result.exit_code, summary, {one["frame"]: one["message"] for one in events if one["event"] == "failed"}
+
+
+def fail_once(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, call: int, error: Exception) -> None:
+    whole: Callable = getattr(owner, name)
+    calls = iter(range(1000))
+
+    def failing(*given, **named):
+        if next(calls) == call:
+            raise error
+        return whole(*given, **named)
+
+    monkeypatch.setattr(owner, name, failing)
+
+
+OWNERS = {"predict_log": Reconstructor, "compose": Reconstructor, "write_exr": ldr2hdr_cli.convert}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, weights) -> Callable[[bool], tuple[list, dict[str, str]]]:
+    """Arguments for a clip, or a numbered sequence, of seven frames, and the checksums of an undisturbed run."""
+
+    @cache
+    def made(is_sequence: bool) -> tuple[list, dict[str, str]]:
+        folder = tmp_path_factory.mktemp("in")
+        for number, picture in enumerate(codes(7), 1):
+            Image.fromarray(picture).save(folder / f"plate.{number:04d}.png")
+        clip = write_clip(folder / "clip.mkv", codes(7), pixels="bgr0", layout="rgb24")
+        arguments = [folder / "plate.%04d.png", "--fps", 25] if is_sequence else [clip]
+        arguments += ["--weights", weights, "--encoders", 1]
+        assert run(*arguments, "-o", folder / "whole")[0] == 0
+        return arguments, checksums(folder / "whole")
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "made", "is_sequence"),
+    [
+        ("predict_log", RuntimeError("out of luck"), [1, 2, 3], False),
+        ("predict_log", MemoryError(), [1, 2, 3], True),
+        ("compose", ValueError("out of luck"), [1, 2, 3], False),
+        ("write_exr", OSError(5, "out of luck"), [1, 2, 3, 5, 6, 7], False),  # the filter has had the frame
+    ],
+)
+def test_after_a_failure_that_passes_a_second_run_makes_the_bytes_of_an_undisturbed_one(
+    tmp_path, undisturbed, monkeypatch, name, error, made, is_sequence
+):
+    arguments, whole = undisturbed(is_sequence)
+    fail_once(monkeypatch, OWNERS[name], name, 3, error)
+    status, _, failed = run(*arguments, "-o", tmp_path)
+    first = checksums(tmp_path)
+    assert status == 1 and first.items() <= whole.items()
+    assert [int(one.split(".")[1]) for one in first] == made
+    assert sorted({*made, *failed}) == [1, 2, 3, 4, 5, 6, 7]
+    assert all("blended with frame 4, which failed" in failed[number] for number in failed if number > 4)
+    status, summary, _ = run(*arguments, "-o", tmp_path)
+    assert status == 0 and summary["already_done"] == len(made)
+    assert checksums(tmp_path) == whole
+
+
+def test_pictures_that_hang_on_one_that_is_mended_replaced_or_added_are_made_again(tmp_path, weights):
+    pattern, how = tmp_path / "plate.%04d.png", ("--weights", weights, "--fps", 25)
+    pictures = codes(5)
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture).save(tmp_path / f"plate.{number:04d}.png")
+    assert run(pattern, "-o", tmp_path / "whole", *how)[0] == 0
+    whole = checksums(tmp_path / "whole")
+    second = tmp_path / "plate.0001.png"
+    for state in ("broken", "another", "absent"):
+        second.write_bytes(b"no picture")
+        if state == "another":
+            Image.fromarray(pictures[4]).save(second)
+        elif state == "absent":
+            second.unlink()
+        assert run(pattern, "-o", tmp_path / state, *how)[0] == (state == "broken")
+        assert len(checksums(tmp_path / state).items() & whole.items()) == 1  # the first
+        # What is broken is tried again, and the others are left alone.
+        _, summary, _ = run(pattern, "-o", tmp_path / state, *how)
+        assert summary["done"] == 0
+        Image.fromarray(pictures[1]).save(second)
+        assert run(pattern, "-o", tmp_path / state, *how)[0] == 0
+        assert checksums(tmp_path / state) == whole
+        _, summary, _ = run(pattern, "-o", tmp_path / state, *how, "--frames", "3-")
+        assert summary["done"] == 0 and summary["already_done"] == 2
