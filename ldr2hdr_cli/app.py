@@ -1,5 +1,7 @@
 """The command line: options, help, exit statuses; no work of its own."""
 
+import math
+import re
 import signal
 import sys
 from enum import StrEnum
@@ -81,6 +83,13 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _number(value: float) -> float:
+    """Bounds let NaN through, which is neither below nor above any."""
+    if math.isnan(value):
+        raise typer.BadParameter(f"{value} is not a number.")
+    return value
+
+
 @app.callback()
 def main_options(
     context: typer.Context,
@@ -141,10 +150,19 @@ def convert(
         ),
     ] = Transfer.gamma,
     gamma: Annotated[
-        float, typer.Option(min=0.1, max=10, help="For --transfer gamma.", rich_help_panel="Reconstruction")
+        float,
+        typer.Option(min=0.1, max=10, callback=_number, help="For --transfer gamma.", rich_help_panel="Reconstruction"),
     ] = 2.0,
     exposure: Annotated[
-        float, typer.Option(help="Scale the result by so many stops.", metavar="EV", rich_help_panel="Reconstruction")
+        float,
+        typer.Option(
+            min=-32,
+            max=32,
+            callback=_number,
+            help="Scale the result by so many stops, from -32 to 32.",
+            metavar="EV",
+            rich_help_panel="Reconstruction",
+        ),
     ] = 0.0,
     temporal: Annotated[
         Temporal,
@@ -158,7 +176,10 @@ def convert(
         bool, typer.Option("--float", help="32-bit float instead of half.", rich_help_panel="Output")
     ] = False,
     compression: Annotated[Compression, typer.Option(rich_help_panel="Output")] = Compression.zip,
-    dwa_level: Annotated[float, typer.Option(min=0, help="Loss of dwaa and dwab.", rich_help_panel="Output")] = 45.0,
+    dwa_level: Annotated[
+        float,
+        typer.Option(min=0, max=100_000, callback=_number, help="Loss of dwaa and dwab.", rich_help_panel="Output"),
+    ] = 45.0,
     preview: Annotated[
         bool,
         typer.Option(
@@ -236,9 +257,9 @@ def convert(
     The same command again does only what is missing. Exit status: 0 all done, 1 some failed, 2 misuse, 130 interrupted,
     143 terminated.
     """
-    if tile != "auto" and not (tile.isdigit() and int(tile) > 0):
+    if tile != "auto" and not _is_size(tile):
         raise Ldr2hdrError(f"--tile {tile}: give a number of pixels, or auto.")
-    if working_size not in ("auto", "off") and not (working_size.isdigit() and int(working_size) > 0):
+    if working_size not in ("auto", "off") and not _is_size(working_size):
         raise Ldr2hdrError(f"--working-size {working_size}: give a number of pixels, auto or off.")
     from ldr2hdr_cli import convert as command
 
@@ -281,6 +302,11 @@ def convert(
         )
     )
     raise typer.Exit(status)
+
+
+def _is_size(text: str) -> bool:
+    """Whether it is a length in pixels; `isdigit` takes ² for one."""
+    return re.fullmatch(r"0*[1-9][0-9]{0,8}", text) is not None
 
 
 def _rate(text: str | None) -> Fraction | None:

@@ -345,10 +345,11 @@ def _bytes(text: str | None) -> int | None:
     """ "6G", "512M", "1.5g" → bytes."""
     if text is None or text == "auto":
         return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", text.strip().lower())
-    if not found or float(found[1]) == 0:
+    found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([kmgt]?)i?b?", text.strip().lower())
+    amount = int(float(found[1]) * 1024 ** " kmgt".index(found[2] or " ")) if found else 0
+    if amount == 0:
         raise Ldr2hdrError(f"--memory {text}: not an amount of memory; write it like 6G or 512M.")
-    return int(float(found[1]) * 1024 ** " kmgt".index(found[2] or " "))
+    return amount
 
 
 def _command(without: str = "") -> str:

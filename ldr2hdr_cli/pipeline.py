@@ -7,6 +7,7 @@ interpreter lock while it works.
 
 import errno
 import hashlib
+import math
 import queue
 import stat
 import threading
@@ -550,6 +551,7 @@ class _Encoder:
 
     def __call__(self, work: Work, hdr: np.ndarray) -> Event:
         try:
+            peak = _peak(work, hdr)
             self.manifest.check_place()
             work.output.parent.mkdir(parents=True, exist_ok=True)
             clamped = self.write(work, hdr)
@@ -565,7 +567,18 @@ class _Encoder:
             return _failed(work, f"{work.output} cannot be written: {_unforeseen(error)}", cause=error)
         clipped = float(np.any(work.frame.pixels > self.threshold, axis=2).mean())
         megapixels = hdr.shape[0] * hdr.shape[1] / 1e6
-        return Done(work.item, work.output, work.frame_number, megapixels, clipped, float(hdr.max()), clamped, entry)
+        return Done(work.item, work.output, work.frame_number, megapixels, clipped, peak, clamped, entry)
+
+
+def _peak(work: Work, hdr: np.ndarray) -> float:
+    """The largest value. Raises Ldr2hdrError where any is negative, infinite or NaN, which both passes would return."""
+    low, high = float(hdr.min()), float(hdr.max())
+    if low >= 0 and high < math.inf:
+        return high
+    raise Ldr2hdrError(
+        f"{work.item.input.path}: the result is not written, because its values, from {low:.4g} to {high:.4g}, are no "
+        "light; try --precision fp32, or other --weights."
+    )
 
 
 def _hopeless(error: Exception) -> bool:

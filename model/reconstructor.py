@@ -61,6 +61,8 @@ class Reconstructor:
             raise ValueError(f"tile must be 'auto' or at least 1 pixel, not {tile}")
         if overlap < 0:
             raise ValueError(f"overlap must not be negative, but is {overlap}")
+        if memory is not None and memory < 1:
+            raise ValueError(f"memory must be at least 1 byte, not {memory}")
         if working_size is not None and working_size < 1:
             raise ValueError(f"working_size must be at least 1 pixel, not {working_size}")
         self.config = net.config
@@ -249,7 +251,7 @@ class Reconstructor:
 
     def _budget(self, ldr: np.ndarray) -> float:
         """Bytes for the network's features."""
-        if self.memory:
+        if self.memory is not None:
             return self.memory
         if self.device.type == "cuda":
             return _memory(self.device) / 2

@@ -10,10 +10,15 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
+from click.testing import Result
 from PIL import Image
+from typer.testing import CliRunner
 
+from ldr2hdr_cli.app import app
 from ldr2hdr_cli.exr import read_exr
 from model import MaskedUNet, NetworkConfig, save_network
+from model.errors import Ldr2hdrError
 from model.masked_unet import initialise
 
 
@@ -60,6 +65,11 @@ def ldr2hdr(*arguments, cwd=None) -> subprocess.CompletedProcess:
         timeout=120,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+
+
+def here(*arguments) -> Result:
+    """In this process, which is quicker, and can be meddled with."""
+    return CliRunner().invoke(app, list(map(str, arguments)))
 
 
 def test_the_working_size_is_written_down_and_changes_what_was_clipped(photo, tmp_path, weights):
@@ -194,6 +204,18 @@ def test_an_audio_file_fails_with_a_sentence(tmp_path, weights):
     assert "sound.wav" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_verify_reads_a_result_whose_name_is_not_utf_8(photo, tmp_path):
+    name = os.fsdecode(b"plate\xff")
+    try:
+        photo.rename(tmp_path / f"{name}.png")
+    except OSError:
+        pytest.skip("this file system has no such names")
+    for _ in range(2):
+        done = here("convert", tmp_path / f"{name}.png", "-o", tmp_path / "out", "--method", "clip", "--verify")
+        assert done.exit_code == 0, done.output
+    assert (tmp_path / "out" / f"{name}.exr").is_file() and "again" not in done.output
+
+
 def test_two_inputs_for_one_output_are_refused(photo, tmp_path, weights):
     twin = tmp_path / "other" / "photo.png"
     twin.parent.mkdir()
@@ -264,6 +286,74 @@ def test_help_does_not_load_torch():
 )
 def test_an_option_that_makes_no_sense_is_misuse(photo, tmp_path, weights, option):
     misuse("convert", photo, "-o", tmp_path / "out", "--weights", weights, *option, says=option[1])
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("--exposure", ["nan", "inf", "-inf", "1e9", "32.1", "-33"]),
+        ("--gamma", ["nan", "inf", "0"]),
+        ("--dwa-level", ["nan", "inf", "-1", "1e9"]),
+        ("--tile", ["²", "①", "0", "-1", "9" * 5000]),
+        ("--working-size", ["²", "0", "9" * 5000]),
+        ("--memory", ["0.5", "0.0001K", "0", "nan", "9" * 400, "²G"]),
+    ],
+)
+def test_numbers_that_are_none_or_beyond_reason_are_misuse(photo, tmp_path, weights, option, values):
+    for value in values:
+        done = here("convert", photo, "-o", tmp_path / "out", "--weights", weights, f"{option}={value}")
+        assert isinstance(done.exception, Ldr2hdrError) or done.exit_code == 2, (value, done.output)
+        assert option in f"{done.exception}{done.output}"
+    assert not list(tmp_path.rglob("*.exr"))
+
+
+def test_the_exposure_is_as_many_stops_as_were_asked_for(photo, tmp_path, weights):
+    for stops in (0, 32, -32):
+        done = here("convert", photo, "-o", tmp_path / str(stops), "--weights", weights, "--float", "--exposure", stops)
+        assert done.exit_code == 0, done.output
+    plain, bright, dark = (read_exr(tmp_path / str(stops) / "photo.exr")[0] for stops in (0, 32, -32))
+    assert np.array_equal(bright, plain * np.float32(2**32)) and np.array_equal(dark, plain * np.float32(2**-32))
+
+
+def test_memory_limits_the_tiles(photo, tmp_path, weights):
+    hows = {"all": (), "memory": ("--memory", "182K"), "tile": ("--tile", "32")}  # 177 bytes a pixel
+    for name, how in hows.items():
+        common = ("--weights", weights, "--float", "--precision", "fp32", "--overlap", 8)
+        assert here("convert", photo, "-o", tmp_path / name, *common, *how).exit_code == 0
+    whole, memory, tile = (read_exr(tmp_path / name / "photo.exr")[0] for name in hows)
+    assert np.array_equal(memory, tile) and not np.array_equal(memory, whole)
+
+
+@pytest.mark.parametrize("format", ["exr", "hdr"])
+def test_what_is_no_light_is_not_written(photo, tmp_path, format):
+    net = initialise(MaskedUNet(NetworkConfig(base_channels=4, depth=3)), seed=1)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(1e30)  # finite, and the sums are not
+    save_network(net, tmp_path / "huge.safetensors")
+    Image.fromarray(picture()[30:]).save(tmp_path / "dark.png")  # without anything clipped
+    dark = tmp_path / "dark.png"
+    done = here(
+        "convert", photo, dark, "-o", tmp_path, "--weights", tmp_path / "huge.safetensors", "--format", format, "--json"
+    )
+    assert done.exit_code == 1, done.output
+    events = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    failed = [event["message"] for event in events if event["event"] == "failed"]
+    assert len(failed) == 1 and "photo.png" in failed[0] and "nan" in failed[0]
+    assert [path.name for path in tmp_path.glob(f"*.{format}")] == [f"dark.{format}"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -1e-6])
+def test_one_value_that_is_no_light_is_enough(photo, tmp_path, monkeypatch, value):
+    def spoilt(ldr, *_, **__):
+        result = ldr.copy()
+        result[7, 5, 1] = value
+        return result
+
+    monkeypatch.setattr("ldr2hdr_cli.operators.expand", spoilt)
+    done = here("convert", photo, "-o", tmp_path / "out", "--method", "clip", "--preview")
+    assert done.exit_code == 1 and "no light" in done.output
+    assert not [path for path in (tmp_path / "out").iterdir() if path.suffix in (".exr", ".png")]
 
 
 def test_version():

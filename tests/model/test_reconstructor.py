@@ -6,6 +6,7 @@ import torch
 
 from model import MaskedUNet, NetworkConfig, Reconstructor, exposure_mask
 from model.masked_unet import initialise, receptive_radius
+from model.tiling import bytes_per_pixel
 
 DEVICES = ["cpu"] + [name for name, there in (("cuda", torch.cuda.is_available()),) if there]
 CONFIG = NetworkConfig(base_channels=4, depth=3)
@@ -63,6 +64,37 @@ def test_tiles_of_a_clip_that_stand_still_are_not_run_again(monkeypatch):
     run.clear()
     reconstructor.reconstruct(first)
     assert len(run) == 25 and not reconstructor._kept
+
+
+def test_tiles_are_no_larger_than_the_memory_allows(monkeypatch):
+    ldr = picture(256, 256)
+    whole = Reconstructor(network(), "cpu", "fp32", overlap=16).reconstruct(ldr)
+    memory = int(bytes_per_pixel(CONFIG, 4) * 100**2)
+    reconstructor = Reconstructor(network(), "cpu", "fp32", overlap=16, memory=memory)
+    encode, seen = reconstructor.net.encode, []
+
+    def watched(images, *rest):
+        seen.append(images.shape[0] * images.shape[2] * images.shape[3])
+        return encode(images, *rest)
+
+    monkeypatch.setattr(reconstructor.net, "encode", watched)
+    limited = reconstructor.reconstruct(ldr)
+    assert len(seen) > 4 and max(seen) <= 100**2
+    assert np.array_equal(limited, Reconstructor(network(), "cpu", "fp32", tile=96, overlap=16).reconstruct(ldr))
+    assert not np.array_equal(limited, whole)
+    with pytest.raises(ValueError, match="memory must be at least 1 byte"):
+        Reconstructor(network(), "cpu", memory=0)
+
+
+def test_the_network_s_output_is_held_between_black_and_e_to_the_tenth():
+    ldr = np.ones((16, 16, 3), np.float32)
+    for bias, expected in ((9.0, np.expm1(9)), (50.0, np.expm1(10)), (-50.0, 0)):
+        net = network()
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.zero_()
+            net.decoder[0].conv.bias.fill_(bias)
+        assert np.allclose(Reconstructor(net, "cpu", "fp32").reconstruct(ldr), expected, rtol=1e-5)
 
 
 def test_tiles_without_anything_clipped_are_not_run(monkeypatch):
