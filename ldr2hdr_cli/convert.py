@@ -89,6 +89,12 @@ def convert(request: Request) -> int:
                 "--fps is for numbered sequences such as plate.%04d.png, but none is given: leave it out."
             )
         items = job.plan(inputs, request.output, f".{request.format}", request.start_number)
+        if kept := [item for item in items if item.keeps_suffix]:
+            path, name = kept[0].input.path, kept[0].output(0).name
+            shared = (
+                f"{path}: {len(kept)} inputs would share names with others; their results keep the suffix, as {name}"
+            )
+            display.show(pipeline.Note(kept[0], shared))
         if request.dry_run:
             return _dry_run(items, display)
         with job.lock(request.output):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -77,6 +77,13 @@ class Selection:
             )
         return first, last
 
+    def asked(self) -> str:
+        """ " in --frames 100-250 --every 2", or nothing where all are asked for."""
+        if self.first is None:
+            return ""
+        last = "" if self.last == self.first else "-" if self.last is None else f"-{self.last}"
+        return f" in --frames {self.first}{last}" + (f" --every {self.every}" if self.every > 1 else "")
+
 
 @dataclass(frozen=True)
 class Item:
@@ -87,6 +94,7 @@ class Item:
     stem: str
     suffix: str
     start_number: int = 1
+    keeps_suffix: bool = False  # that of the source too, because another would have the same name
 
     def output(self, index: int) -> Path:
         """OUT/photo.exr for a still; OUT/clip/clip.000001.exr for frame 0 of a clip."""
@@ -98,45 +106,75 @@ class Item:
 def plan(inputs: Sequence[Input], out: Path, suffix: str, start_number: int = 1) -> list[Item]:
     """Every input with its outputs, but for what is itself such an output, where sources and results share a place.
 
-    Raises Ldr2hdrError when two would write one file.
+    Where two would write one file, their names keep the suffixes of the sources: a.jpg.exr and a.webp.exr. Raises
+    Ldr2hdrError where those too are the same.
     """
-    items: list[Item] = []
-    taken: dict[str, Input] = {}
-    for source in _without_results(inputs, out):
-        place = out / source.relative
-        folder = place.parent if source.kind == "still" else place
-        item = Item(source, folder, place.name, suffix, start_number)
-        # Case-folded: two names that differ in case are one file on macOS and Windows.
-        key = str(item.output(0) if source.kind == "still" else folder / "*").casefold()
+    sources = _without_results(inputs, out)
+    kept: set[int] = set()
+    while True:
+        items = [
+            _item(source, out, suffix, start_number, keeps_suffix=index in kept) for index, source in enumerate(sources)
+        ]
+        clashes = _clashes(items)
+        if not clashes:
+            return items
+        for clash in clashes:
+            left = [index for index in clash if index not in kept and _may_keep(sources[index], out)]
+            if not left:
+                one, other = (items[index] for index in clash[:2])
+                raise Ldr2hdrError(
+                    f"{one.input.path} and {other.input.path} would both write {other.output(0)}: rename one, or "
+                    "convert them into two directories."
+                )
+            # A picture makes way for a clip, of which it would write one frame.
+            kept.update([index for index in left if sources[index].kind == "still"] or left)
+
+
+def _item(source: Input, out: Path, suffix: str, start_number: int, keeps_suffix: bool) -> Item:
+    place = out / (_long(source) if keeps_suffix else source.relative)
+    folder = place.parent if source.kind == "still" else place
+    return Item(source, folder, place.name, suffix, start_number, keeps_suffix)
+
+
+def _long(source: Input) -> PurePath:
+    """Where it belongs under the output directory, with its suffix."""
+    return source.relative.with_name(source.path.name)
+
+
+def _may_keep(source: Input, out: Path) -> bool:
+    """Not a clip beside its result: the directory for its frames would have its own name."""
+    return source.kind == "still" or not (out / _long(source)).is_file()
+
+
+def _clashes(items: Sequence[Item]) -> list[list[int]]:
+    """Those that would write the same file, by their places in `items`."""
+    # Case-folded: two names that differ in case are one file on macOS and Windows.
+    folders = {str(item.folder).casefold() for item in items if item.input.kind != "still"}
+    found: dict[str, list[int]] = {}
+    for index, item in enumerate(items):
+        folder = str(item.folder).casefold()
         # A picture clip/clip.000001.jpg would be written over frame 1 of clip.mp4.
-        frame = re.fullmatch(re.escape(place.parent.name) + r"\.\d{6,}", place.name, re.IGNORECASE)
-        rival = str(place.parent / "*").casefold() if source.kind == "still" and frame else key
-        if other := taken.get(key) or taken.get(rival):
-            raise Ldr2hdrError(
-                f"{other.path} and {source.path} would both write {item.output(0)}: rename one, or convert them into "
-                "two directories."
-            )
-        taken[key] = source
-        items.append(item)
-    return items
+        is_frame = re.fullmatch(re.escape(item.folder.name) + r"\.\d{6,}", item.stem, re.IGNORECASE | re.DOTALL)
+        is_still = item.input.kind == "still" and not (is_frame and folder in folders)
+        found.setdefault(str(item.output(0)).casefold() if is_still else folder, []).append(index)
+    return [clash for clash in found.values() if len(clash) > 1]
 
 
 def _without_results(inputs: Sequence[Input], out: Path) -> list[Input]:
     """So that `convert photos -o photos` does the same the second time."""
-    made: dict[str, Input] = {}
+    files, folders = set(), set()
     for source in inputs:
-        place = os.path.realpath(out / source.relative)
-        if source.kind == "still":
-            made |= {place + suffix: source for suffix in _RESULTS if made.get(place + suffix) is None}
-        else:
-            made[place] = source
+        own = os.path.realpath(source.path)  # photo.exr beside photo.jpg does not make itself
+        for place in (os.path.realpath(out / relative) for relative in (source.relative, _long(source))):
+            if source.kind == "still":
+                files |= {place + suffix for suffix in _RESULTS} - {own}
+            else:
+                folders.add(place)
 
     def is_result(one: Input) -> bool:
         path = Path(os.path.realpath(one.path))
-        if made.get(str(path), one) is not one:
-            return True
         frame = re.fullmatch(r"(.*)\.\d{6,}(\.exr|\.hdr|\.preview\.png)", path.name, re.DOTALL)
-        return bool(frame and frame[1] == path.parent.name and str(path.parent) in made)
+        return str(path) in files or bool(frame and frame[1] == path.parent.name and str(path.parent) in folders)
 
     return [one for one in inputs if not is_result(one)]
 

@@ -214,7 +214,9 @@ def _decoded(
             yield from _numbered(clip, members, manifest, settings, options)
             continue
         if clip is not None:
-            members = [item for item, is_wanted in _taken(members, options.selection) if is_wanted]
+            taken = [item for item, is_wanted in _taken(members, options.selection) if is_wanted]
+            yield from [] if taken else [_none_taken(clip, members, options.selection)]
+            members = taken
         for item in members:
             stamp: tuple[int, int] | None = None
             try:
@@ -341,7 +343,9 @@ def _clip(item: Item, stamp: tuple[int, int], wanted: _Wanted, options: Options)
     phase = first % every
     checked = first  # its note, if any, has been given
     seen = -1  # the last number that the filter was given
+    is_empty = first == options.selection.indices()[0]  # nothing was finished at the front
     for frame in read(first, last):
+        is_empty = False
         known = list(wanted.skipped(frame.index)) if frame.index != checked else []
         yield from known
         if any(isinstance(one, Skipped) for one in known):
@@ -355,6 +359,9 @@ def _clip(item: Item, stamp: tuple[int, int], wanted: _Wanted, options: Options)
                     yield Work(item, plate, early, item.output(early.index), stamp, path, place, is_run_in=True)
         seen = number
         yield Work(item, plate, frame, item.output(frame.index), stamp, path, number)
+    if is_empty:
+        count = f"; it has {plate.frame_count}, from number {item.start_number} on" if plate.frame_count else ""
+        raise Ldr2hdrError(f"{path} has no frame{options.selection.asked()}{count}.")
 
 
 def _taken(items: Sequence[Item], selection: Selection) -> list[tuple[Item, bool]]:
@@ -371,12 +378,22 @@ def _taken(items: Sequence[Item], selection: Selection) -> list[tuple[Item, bool
     ]
 
 
+def _none_taken(clip: Path, items: Sequence[Item], selection: Selection) -> Failed:
+    numbers = [item.input.number or 0 for item in items]
+    return Failed(
+        items[0],
+        f"{clip} has no picture{selection.asked()}; their numbers go from {min(numbers)} to {max(numbers)}.",
+    )
+
+
 def _numbered(
     clip: Path, items: Sequence[Item], manifest: Manifest, settings: Settings, options: Options
 ) -> Iterator[Work | Failed | Skipped | Note]:
     """A numbered sequence as a clip; a picture that cannot be read is passed over, and named."""
     every = options.selection.every
     taken = _taken(items, options.selection)
+    if not any(is_wanted for _, is_wanted in taken):
+        yield _none_taken(clip, items, options.selection)
     by_number = {(item.input.number or 0) // every: item for item, _ in taken}
     given: dict[int, tuple[int, int] | None] = {}  # the pictures as the filter gets them; None: passed over
 

@@ -356,6 +356,48 @@ def test_one_value_that_is_no_light_is_enough(photo, tmp_path, monkeypatch, valu
     assert not [path for path in (tmp_path / "out").iterdir() if path.suffix in (".exr", ".png")]
 
 
+def test_a_range_without_a_frame_fails_each_clip_that_has_none(tmp_path):
+    clip(tmp_path / "short.avi", 3), clip(tmp_path / "long.mkv", 6)
+    for number in (1, 2):
+        Image.fromarray(picture(number)).save(tmp_path / f"plate.{number:04d}.png")
+    given = (tmp_path / "short.avi", tmp_path / "long.mkv", tmp_path / "plate.%04d.png")
+    for how, name in (((), "plain"), (("--fps", "25"), "clip")):
+        out = tmp_path / name
+        for _ in range(2):  # also where the others are finished
+            done = here("convert", *given, "-o", out, "--method", "clip", "--frames", "4-5", *how)
+            said = " ".join(done.output.split())
+            assert done.exit_code == 1
+            assert "short.avi has no frame in --frames 4-5; it has 3, from number 1 on." in said
+            assert "plate.%04d.png has no picture in --frames 4-5; their numbers go from 1 to 2." in said
+            assert "long.mkv has no" not in said
+            assert sorted(path.name for path in out.rglob("*.exr")) == ["long.000004.exr", "long.000005.exr"]
+
+
+def test_pictures_of_one_name_keep_their_suffixes_also_beside_their_results(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index, name in enumerate(("a.png", "a.webp", "b.png")):
+        Image.fromarray(picture(index)).save(folder / name)
+    command = ("convert", folder, "-o", folder, "--method", "clip", "--preview", "--json")
+    dry = here(*command, "--dry-run")
+    plans = [json.loads(line) for line in dry.stdout.splitlines() if line.startswith('{"event": "plan"')]
+    names = ["a.png.exr", "a.webp.exr", "b.exr"]
+    assert [Path(event["output"]).name for event in plans] == names
+    done = here(*command)
+    assert done.exit_code == 0 and "2 inputs would share names with others" in done.output
+    assert sorted(path.name for path in folder.glob("*.exr")) == names
+    assert read_exr(folder / "a.webp.exr")[2]["ldr2hdr/source"] == "a.webp"
+    assert {path.name for path in folder.glob("*.preview.png")} == {
+        "a.png.preview.png",
+        "a.webp.preview.png",
+        "b.preview.png",
+    }
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    again = here(*command)
+    assert again.exit_code == 0 and again.stdout.count('"event": "skipped"') == 3
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
 def test_version():
     done = ldr2hdr("--version")
     assert done.stdout.startswith("ldr2hdr 0.")

@@ -21,10 +21,38 @@ def test_a_still_is_named_after_its_source_and_a_clip_gets_a_folder(tmp_path):
     assert video.output(24) == tmp_path / "clip" / "clip.001025.exr"
 
 
-@pytest.mark.parametrize("other", ["b/photo.png", "b/PHOTO.jpg"])
+@pytest.mark.parametrize("other", ["b/photo.jpg", "b/PHOTO.JPG"])
 def test_two_inputs_that_would_write_one_file_are_refused_before_anything_starts(tmp_path, other):
     with pytest.raises(Ldr2hdrError, match=r"a/photo\.jpg and b/.* would both write"):
         job.plan([still("a/photo.jpg"), still(other)], tmp_path, ".exr")
+
+
+def names(sources: list[Input], out: Path) -> list[str]:
+    return [str(item.output(0).relative_to(out)) for item in job.plan(sources, out, ".exr")]
+
+
+def video(name: str, relative: str) -> Input:
+    return Input(Path(name), "video", PurePath(relative))
+
+
+def test_names_that_would_clash_keep_the_suffixes_of_their_sources(tmp_path):
+    assert names([still("a.jpg"), still("b.jpg"), still("A.webp")], tmp_path) == ["a.jpg.exr", "b.exr", "A.webp.exr"]
+    # One that has the name which another is given.
+    assert names([still("a.jpg"), still("a.jpg.png", "a.jpg"), still("a.webp")], tmp_path) == [
+        "a.jpg.exr", "a.jpg.png.exr", "a.webp.exr"
+    ]  # fmt: skip
+    clips = [video("a.mp4", "a"), video("a.mov", "a")]
+    assert names(clips, tmp_path) == ["a.mp4/a.mp4.000001.exr", "a.mov/a.mov.000001.exr"]
+    picture = still("clip/clip.000001.jpg", "clip/clip.000001")
+    for sources in ([picture, video("clip.mp4", "clip")], [video("clip.mp4", "clip"), picture]):
+        assert sorted(names(sources, tmp_path)) == ["clip/clip.000001.exr", "clip/clip.000001.jpg.exr"]
+
+
+def test_two_clips_of_one_name_beside_their_results_are_refused(tmp_path):
+    for name in ("a.mp4", "a.mov"):
+        (tmp_path / name).touch()
+    with pytest.raises(Ldr2hdrError, match="would both write"):
+        names([video(str(tmp_path / name), "a") for name in ("a.mp4", "a.mov")], tmp_path)
 
 
 def test_a_selection_speaks_in_the_numbers_of_the_outputs():
