@@ -7,6 +7,7 @@ import sys
 from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -103,6 +104,7 @@ def main_options(
 
 @app.command()
 def convert(
+    context: typer.Context,
     inputs: Annotated[
         list[str],
         typer.Argument(help="Files, directories, globs, or sequences such as plate.%04d.png", metavar="INPUT"),
@@ -299,6 +301,7 @@ def convert(
             as_json=as_json,
             log_file=log_file,
             encoders=encoders,
+            debug=context.obj["debug"],
         )
     )
     raise typer.Exit(status)
@@ -360,10 +363,24 @@ app.command("evaluate")(evaluate)
 app.add_typer(train_app, name="train")
 
 
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    """KeyboardInterrupt, but for an import: C code would swallow it there, or abort, so the process dies at once.
+
+    SIGTERM is left alone for the same reason: a command that has something to finish sets its handlers when it runs.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """The `ldr2hdr` command. Every fault that the user can mend becomes one sentence here, once."""
     debug = "--debug" in sys.argv
-    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # neither nohup nor a caller's own
+        signal.signal(signal.SIGINT, _interrupted)
     try:
         app()
     except Ldr2hdrError as error:

@@ -72,12 +72,13 @@ class Request:
     as_json: bool
     log_file: Path | None
     encoders: int
+    debug: bool
 
 
 def convert(request: Request) -> int:
     """Run it. Returns the exit status: 0 all done, 1 some failed, 130 or 143 interrupted."""
     stop = threading.Event()
-    with Display(request.quiet, request.as_json, request.log_file) as display, _signals(stop) as caught:
+    with Display(request.quiet, request.as_json, request.log_file, request.debug) as display, _signals(stop) as caught:
         display.log(f"ldr2hdr {__version__}: {_command()}")
         inputs = find_inputs(request.inputs, recursive=request.recursive)
         first, last = parse_frames(request.frames) if request.frames else (None, None)

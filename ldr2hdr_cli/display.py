@@ -22,12 +22,14 @@ from model.errors import Ldr2hdrError
 class Display:
     """Counts what happened and shows it on stderr; with `as_json`, a line an event on stdout; all in `log_file`.
 
+    debug: with Python's traceback of what was not foreseen.
+
     Whoever reads along may go away, or the log's disk may fill up: the run goes on without them.
     """
 
-    def __init__(self, quiet: bool, as_json: bool, log_file: Path | None = None) -> None:
+    def __init__(self, quiet: bool, as_json: bool, log_file: Path | None = None, debug: bool = False) -> None:
         self.console = Console(stderr=True, soft_wrap=True)
-        self.quiet, self.as_json = quiet, as_json
+        self.quiet, self.as_json, self.debug = quiet, as_json, debug
         self.done = self.skipped = self.clamped = 0
         self.megapixels = self.clipped = self.peak = 0.0
         self.failures: list[Failed] = []
@@ -121,9 +123,12 @@ class Display:
                 self.failures.append(event)
                 self._emit({"event": "failed", "source": source, "frame": event.frame, "message": event.message})
                 self.log(f"failed {event.message}")
-                if event.cause is not None:
-                    self.log("".join(traceback.format_exception(event.cause)))
                 self._print(event.message, "[red]failed[/] ")
+                if event.cause is not None:
+                    trace = "".join(traceback.format_exception(event.cause))
+                    self.log(trace)
+                    for line in trace.splitlines() if self.debug else ():
+                        self._print(line)
             case Note():
                 self._emit({"event": "note", "source": source, "message": event.message})
                 self.log(f"note {event.message}")

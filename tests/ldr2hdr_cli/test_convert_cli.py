@@ -15,7 +15,7 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from ldr2hdr_cli.app import app
+from ldr2hdr_cli.app import _interrupted, app
 from ldr2hdr_cli.exr import read_exr
 from model import MaskedUNet, NetworkConfig, save_network
 from model.errors import Ldr2hdrError
@@ -356,6 +356,39 @@ def test_one_value_that_is_no_light_is_enough(photo, tmp_path, monkeypatch, valu
     assert not [path for path in (tmp_path / "out").iterdir() if path.suffix in (".exr", ".png")]
 
 
+# A module that is slow to load, where a signal arrives; as in torch's C code, an exception is not heeded there.
+SLOW = """
+import os, signal
+try:
+    os.kill(os.getpid(), signal.{signal})
+    for _ in range(100): pass
+except BaseException:
+    pass
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("command", ["info", "convert"])
+def test_a_signal_during_an_import_ends_the_process_without_a_word(photo, tmp_path, name, command):
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "fake" / "torch.py").write_text(SLOW.format(signal=name))
+    arguments = ["info"] if command == "info" else ["convert", str(photo), "-o", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-m", "ldr2hdr_cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "fake"), *sys.path])},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.Signals[name], "", "")
+
+
+def test_an_interrupt_elsewhere_is_still_an_exception():
+    with pytest.raises(KeyboardInterrupt):
+        _interrupted(signal.SIGINT, sys._getframe())
+
+
 def test_a_range_without_a_frame_fails_each_clip_that_has_none(tmp_path):
     clip(tmp_path / "short.avi", 3), clip(tmp_path / "long.mkv", 6)
     for number in (1, 2):
@@ -396,6 +429,19 @@ def test_pictures_of_one_name_keep_their_suffixes_also_beside_their_results(tmp_
     again = here(*command)
     assert again.exit_code == 0 and again.stdout.count('"event": "skipped"') == 3
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_debug_shows_the_traceback_of_what_was_not_foreseen(photo, tmp_path, monkeypatch):
+    def fault(*_, **__):
+        raise ZeroDivisionError("\x1b[31mred")
+
+    monkeypatch.setattr("ldr2hdr_cli.operators.expand", fault)
+    for debug in ([], ["--debug"]):
+        done = here(*debug, "convert", photo, "-o", tmp_path / "out", "--method", "clip")
+        assert done.exit_code == 1 and "unexpected ZeroDivisionError" in done.output
+        assert ("Traceback (most recent call last)" in done.output) == bool(debug)
+        assert ("in fault" in done.output) == bool(debug)
+        assert "\x1b[31m" not in done.output
 
 
 def test_version():
