@@ -316,7 +316,7 @@ def _rate(text: str | None) -> Fraction | None:
     if text is None:
         return None
     try:
-        rate = Fraction(text.strip())
+        rate = Fraction(0 if "e" in text.lower() else text.strip())  # 1e99999999 would be written out in full
     except (ValueError, ZeroDivisionError):
         rate = Fraction(0)
     if not 0 < rate <= 1000:

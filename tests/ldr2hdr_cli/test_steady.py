@@ -17,10 +17,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import ldr2hdr_cli.convert
-from ldr2hdr_cli.app import app
+from ldr2hdr_cli.app import _rate, app
 from ldr2hdr_cli.exr import read_exr
 from ldr2hdr_cli.steady import BLOCK, RUN_IN, Depends, Steadier, measure, run_in
 from model import MaskedUNet, NetworkConfig, Reconstructor, save_network
+from model.errors import Ldr2hdrError
 from model.masked_unet import initialise
 from tests.conftest import write_clip
 
@@ -361,3 +362,18 @@ def test_pictures_that_hang_on_one_that_is_mended_replaced_or_added_are_made_aga
         assert checksums(tmp_path / state) == whole
         _, summary, _ = run(pattern, "-o", tmp_path / state, *how, "--frames", "3-")
         assert summary["done"] == 0 and summary["already_done"] == 2
+
+
+def test_a_rate_with_an_exponent_is_refused_at_once(tmp_path):
+    """As a fraction it has a hundred million digits."""
+    words = [sys.executable, "-m", "ldr2hdr_cli.app", "convert", "plate.%04d.png", "-o", "out", "--fps", "1e99999999"]
+    ran = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert ran.returncode == 2 and "--fps 1e99999999: give frames a second" in ran.stderr
+
+
+@pytest.mark.parametrize("rate", ["1e-99999999", "0", "-25", "1/0", "1001", "fast", "", "\N{SUPERSCRIPT TWO}"])
+def test_what_is_no_rate_is_refused(rate):
+    with pytest.raises(Ldr2hdrError, match="give frames a second"):
+        _rate(rate)
+    rates = [_rate(text) for text in (None, "23.976", "24000/1001")]
+    assert rates == [None, Fraction(2997, 125), Fraction(24000, 1001)]
