@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import av
+from av.container import Container
 from av.error import FFmpegError
 from av.video.frame import PictureType
 
@@ -18,6 +19,9 @@ from model.errors import Ldr2hdrError
 
 ERRORS = (FFmpegError, ValueError, OSError)
 """What PyAV raises."""
+
+# Tags need not be UTF-8. PyAV escapes what is not from version 19 on, and must be told to before.
+_TAGS: dict[str, Any] = {"metadata_errors": "surrogateescape"} if hasattr(Container, "metadata_errors") else {}
 
 # Decoders that make one frame of each packet. Others hide frames (VP8) or pack several into one (MPEG-4 in AVI).
 _ONE_A_PACKET = frozenset(
@@ -60,7 +64,7 @@ class Damage:
 def opened(path: Path, max_pixels: int) -> Iterator[tuple[Any, Any]]:
     try:
         # `file:` keeps a name such as `concat:a|b` or `-` from being taken for one of FFmpeg's protocols.
-        container = av.open(f"file:{path}", metadata_errors="replace")
+        container = av.open(f"file:{path}", **_TAGS)
     except ERRORS as error:
         raise Ldr2hdrError(f"{path} cannot be read as a picture or a clip ({reason(error)}).") from None
     with container:

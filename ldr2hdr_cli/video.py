@@ -12,7 +12,7 @@ import av
 import cv2
 import numpy as np
 from av.filter import Graph
-from av.sidedata.sidedata import SideDataContainer
+from av.sidedata.sidedata import SideDataContainer, Type
 
 from ldr2hdr_cli.decode import ERRORS, Damage, Unsure, check_size, opened, pictures, reason
 from ldr2hdr_cli.plate import P3D65, REC601_525, REC601_625, REC709, REC2020, Frame, Plate
@@ -50,6 +50,20 @@ _HDR = {16: "PQ (SMPTE ST 2084)", 18: "HLG (ARIB STD-B67)"}
 _FULL = 2
 # The field order of a stream: which field is shown first. Frames may say it themselves.
 _PARITY = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}
+
+
+def _unnamed(cls: type[Type], value: int) -> Type:
+    """A kind of side data that PyAV has no name for (VIEW_ID of MV-HEVC, EXIF of HEIC), as PyAV 19 makes one.
+
+    Before, PyAV refuses all side data of a frame that has one such, the display matrix among it.
+    """
+    kind: Any = object.__new__(cls)
+    kind._name_, kind._value_ = f"UNKNOWN_{value}", value
+    return kind  # type: ignore[no-any-return]
+
+
+if "_missing_" not in vars(Type):
+    Type._missing_ = classmethod(_unnamed)  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -342,13 +356,13 @@ def _alpha(frame: Any) -> np.ndarray:
 
 def _matrix(frame: Any) -> tuple[int, int, int, int]:
     """Signs of a, b, c, d of the display matrix: x′ = a·x + c·y, y′ = b·x + d·y (ISO 14496-12, 6.2.2)."""
-    for data in SideDataContainer(frame).keys():  # type: ignore[call-arg]  # noqa: SIM118 - not a dict
-        if data.type.name == "DISPLAYMATRIX":
-            a, b, _, c, d, *_ = struct.unpack("<9i", bytes(data)[:36])
-            if abs(a) >= abs(b):
-                return (-1 if a < 0 else 1, 0, 0, -1 if d < 0 else 1)
-            return (0, -1 if b < 0 else 1, -1 if c < 0 else 1, 0)
-    return 1, 0, 0, 1
+    data = SideDataContainer(frame).get(Type.DISPLAYMATRIX)  # type: ignore[call-arg]
+    if data is None:
+        return 1, 0, 0, 1
+    a, b, _, c, d, *_ = struct.unpack("<9i", bytes(data)[:36])
+    if abs(a) >= abs(b):
+        return -1 if a < 0 else 1, 0, 0, -1 if d < 0 else 1
+    return 0, -1 if b < 0 else 1, -1 if c < 0 else 1, 0
 
 
 def _turned(picture: np.ndarray, frame: Any) -> np.ndarray:
@@ -363,4 +377,5 @@ def _turned(picture: np.ndarray, frame: Any) -> np.ndarray:
 
 def _timecode(container: Any) -> str | None:
     tags = (tag for holder in (*container.streams, container) for tag in holder.metadata.items())
-    return next((value for name, value in tags if name.lower() == "timecode"), None)  # Matroska says TIMECODE
+    text = next((value for name, value in tags if name.lower() == "timecode"), None)  # Matroska says TIMECODE
+    return None if text is None else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

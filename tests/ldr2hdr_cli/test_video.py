@@ -8,7 +8,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from ldr2hdr_cli import decode
 from ldr2hdr_cli.plate import REC709, REC2020
@@ -196,6 +196,22 @@ def test_a_turned_clip_is_read_as_it_is_shown(clip, matrix):
     assert plate.pixel_aspect == pytest.approx(4 / 3 if a else 3 / 4)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_side_data_that_pyav_cannot_name_hides_no_orientation(tmp_path, orientation):
+    """FFmpeg gives the EXIF block of a JPEG as side data of a kind that PyAV 18 does not know."""
+    codes = np.kron(np.random.default_rng(1).integers(0, 256, (4, 6), dtype=np.uint8), np.ones((8, 8), np.uint8))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    data = io.BytesIO()
+    Image.fromarray(codes).save(data, "jpeg", quality=95, exif=exif)
+    path = tmp_path / "camera.mjpeg"
+    path.write_bytes(data.getvalue() * 3)
+    shown = np.array(ImageOps.exif_transpose(Image.open(data)), np.float32)
+    plate, frames = probe(path), list(read_frames(path))
+    assert (plate.height, plate.width) == shown.shape and len(frames) == 3
+    assert np.abs(frames[2].pixels[..., 1] * 255 - shown).max() < 3
+
+
 @pytest.mark.parametrize(
     ("name", "codec", "aspect", "wanted"),
     [
@@ -248,6 +264,19 @@ def test_nothing_is_dropped_at_25_and_less_than_a_frame_a_second_has_no_timecode
     assert probe(path).timecode == "01:00:00:00"
     found = [(frame.seconds, frame.timecode) for frame in read_frames(path)]
     assert found == [(0, None), (4, None), (8, None), (12, None)]
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("a.mkv", "timecode"), ("a.mkv", "title"), ("a.mov", "title"), ("a.mp4", "title"), ("a.avi", "title")],
+)
+def test_tags_need_not_be_utf_8(clip, name, key):
+    path = clip(name, [neutral(flat(100))] * 2, codec="mpeg4", pixels="yuv420p", metadata={key: "Café"})
+    data = path.read_bytes()
+    assert data.count(b"Caf\xc3\xa9") == 1
+    path.write_bytes(data.replace(b"Caf\xc3\xa9", b"Caf\xe9\xff"))
+    assert probe(path).timecode == ("Caf\ufffd\ufffd" if key == "timecode" else None)
+    assert [frame.timecode for frame in read_frames(path)] == [None, None]
 
 
 # Interlaced
