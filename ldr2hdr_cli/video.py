@@ -2,7 +2,7 @@
 
 import struct
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -48,6 +48,8 @@ _TRANSFER = {
 }
 _HDR = {16: "PQ (SMPTE ST 2084)", 18: "HLG (ARIB STD-B67)"}
 _FULL = 2
+_NO_TIMES = 0x80  # AVFMT_NOTIMESTAMPS: a bare stream, whose average rate is FFmpeg's own default
+_MOST_GUESSED = 480  # frames a second: FFmpeg tries none above; what it gives then is the unit of the time stamps
 # The field order of a stream: which field is shown first. Frames may say it themselves.
 _PARITY = {2: "tff", 3: "bff", 4: "bff", 5: "tff"}
 
@@ -213,7 +215,7 @@ def _plate(path: Path, container: Any, stream: Any, frame: Any, deinterlace: boo
     aspect = stream.sample_aspect_ratio
     aspect = float(aspect) if aspect else 1.0
     width, height = (frame.height, frame.width) if turned else (frame.width, frame.height)
-    rate = stream.guessed_rate or stream.average_rate or stream.base_rate
+    rate = _frame_rate(container, stream, notes)
     return Plate(
         path=path,
         kind="video",
@@ -223,7 +225,7 @@ def _plate(path: Path, container: Any, stream: Any, frame: Any, deinterlace: boo
         chromaticities=chromaticities,
         primaries=name,
         pixel_aspect=1 / aspect if turned else aspect,
-        frame_rate=Fraction(rate) if rate else None,
+        frame_rate=rate,
         frame_count=_frame_count(container, stream),
         timecode=_timecode(container),
         has_alpha=_has_alpha(frame),
@@ -236,10 +238,45 @@ def _plate(path: Path, container: Any, stream: Any, frame: Any, deinterlace: boo
     )
 
 
+def _frame_rate(container: Any, stream: Any, notes: list[str]) -> Fraction | None:
+    """Frames a second: the average of a variable rate, and a note that says so."""
+    # Guessed: the lowest rate that has a place for every time stamp. Average: measured in an MP4, claimed elsewhere.
+    guessed, average, coded = (
+        Fraction(rate) if rate else None
+        for rate in (stream.guessed_rate, stream.average_rate, stream.codec_context.framerate)
+    )
+    if not guessed or not average:  # too few frames; the guess may be the rate of fields
+        rate = min((rate for rate in (guessed, average, coded) if rate), default=None)
+        if rate is None or rate <= _MOST_GUESSED:
+            return rate
+        notes.append("its frame rate is variable and its average is not known: framesPerSecond is left out.")
+        return None
+    tick = float(stream.time_base)
+    times = [entry.timestamp * tick for entry in _index(container, stream)]
+    slack = max(0.002, 2 * tick)  # seconds: stamps are rounded, to milliseconds in the coarsest containers
+    if container.format.flags & _NO_TIMES:
+        is_variable = False
+    elif len(times) > 1:
+        is_variable = any(abs(time - times[0] - n / float(guessed)) > slack for n, time in enumerate(times))
+    else:  # 24 for 23.976 is a bad guess, no other rate; and an average above the guess is no average
+        is_variable = average < guessed * Fraction(998, 1000)
+    if is_variable:
+        notes.append(f"its frame rate is variable: framesPerSecond is the average, {float(average):.5g}.")
+        return average
+    # Matroska rounds n·1000/1001 to nanoseconds, others to 23.976.
+    exact = Fraction(1000 * round(guessed * 1001 / 1000), 1001)
+    return exact if abs(guessed - exact) < exact / 500_000 else guessed
+
+
 def _frame_count(container: Any, stream: Any) -> int | None:
     """What the container promises, without what an MP4's edit list leaves out."""
-    entries = getattr(stream, "index_entries", ()) if stream.frames and "mov" in container.format.name else ()
+    entries = _index(container, stream) if stream.frames else ()
     return sum(not entry.is_discard for entry in entries) or stream.frames or None
+
+
+def _index(container: Any, stream: Any) -> Sequence[Any]:
+    """Every packet, in the order of decoding, where the container lists them all."""
+    return stream.index_entries if "mov" in container.format.name else ()
 
 
 def _tag(*values: Any) -> int:

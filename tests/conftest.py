@@ -27,6 +27,7 @@ def write_clip(
     muxing: dict[str, str] | None = None,
     tags: dict[str, int] | None = None,
     times: Sequence[int] | None = None,
+    average: Fraction | int | None = None,
     metadata: dict[str, str] | None = None,
     aspect: Fraction | None = None,
     matrix: Sequence[float] | None = None,
@@ -35,13 +36,14 @@ def write_clip(
     """Encode frames given as code values: a tuple holds the planes of `pixels`, an array is in `layout`.
 
     An array in another layout than `pixels` is brought there by FFmpeg. tags: attributes of the codec context, in the
-    numbers of ITU-T H.273. times: time stamps in units of 1/rate. options, muxing: of the codec and the container.
+    numbers of ITU-T H.273. times: time stamps in units of 1/rate. average: the rate that a container
+    is told. options, muxing: of the codec and the container.
     matrix: a, b, c, d of the display matrix of an MP4 or MOV (ISO 14496-12, 8.3.2). field: "tff" or "bff", the field
     that frames are marked to begin with.
     """
     with av.open(str(path), "w", options=muxing or {}) as container:
         container.metadata.update(metadata or {})
-        stream: Any = container.add_stream(codec, rate=rate, options=options or {})
+        stream: Any = container.add_stream(codec, rate=average or rate, options=options or {})
         stream.pix_fmt = pixels
         stream.time_base = stream.codec_context.time_base = 1 / Fraction(rate)
         if aspect:

@@ -231,6 +231,69 @@ def test_the_shape_of_a_pixel(clip, name, codec, aspect, wanted):
 # When it is shown
 
 
+RATES = (Fraction(24000, 1001), 24, 25, Fraction(30000, 1001), 30, Fraction(60000, 1001), 120, Fraction(1, 4))
+
+
+@pytest.mark.parametrize("count", [1, 2, 40])
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.mkv", "ffv1"), ("a.avi", "mjpeg"), ("a.ts", "libx264")],
+)
+def test_a_constant_rate_is_exact(clip, name, codec, count):
+    """Matroska counts milliseconds, and says the length of a frame in nanoseconds."""
+    pixels = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    noise = np.random.default_rng(6).integers(16, 236, (count, 48, 64), dtype=np.uint8)
+    for rate in RATES:
+        plate = probe(clip(name, [neutral(luma) for luma in noise], codec=codec, pixels=pixels, rate=rate))
+        assert plate.frame_rate == rate
+        assert not any("rate" in note for note in plate.notes)
+
+
+@pytest.mark.parametrize("base", [600, 1000])
+@pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(30000, 1001)])
+def test_time_stamps_that_are_rounded_are_no_variable_rate(clip, base, rate):
+    times = [round(index * base / rate) for index in range(100)]
+    frames = [neutral(flat(100))] * 100
+    for name in ("a.mp4", "a.mov"):
+        plate = probe(clip(name, frames, codec="mpeg4", pixels="yuv420p", rate=base, times=times))
+        assert plate.frame_rate == rate and not any("rate" in note for note in plate.notes)
+
+
+STAMPS = {  # base, steps
+    "jitter": (600, (18, 20, 23, 20, 22) * 24),
+    "every stamp fits 120 a second": (120, (4,) * 60 + (5,) + (4,) * 60 + (5,)),
+    "a frame was dropped": (30, (1,) * 80 + (2,) + (1,) * 40),
+}
+
+
+@pytest.mark.parametrize("name", ["phone.mp4", "phone.mov", "phone.flv", "phone.mkv"])
+@pytest.mark.parametrize(("base", "steps"), STAMPS.values(), ids=STAMPS)
+def test_of_a_variable_rate_the_average_is_given_and_said(clip, name, base, steps):
+    times = [sum(steps[:index]) for index in range(len(steps))]
+    average = Fraction((len(times) - 1) * base, times[-1])
+    codec = "flv" if name == "phone.flv" else "mpeg4"
+    how = {"codec": codec, "pixels": "yuv420p", "rate": base, "times": times, "average": average}
+    path = clip(name, [neutral(flat(100))] * len(times), **how)
+    plate = probe(path)
+    assert float(plate.frame_rate) == pytest.approx(float(average), rel=0.003)  # FFmpeg guesses how long the last is
+    notes = [note for note in plate.notes if "variable" in note]
+    if name in ("phone.mp4", "phone.mov"):  # others do not list their frames
+        assert len(notes) == 1 and f"{float(plate.frame_rate):.5g}" in notes[0]
+
+
+def test_an_average_that_is_not_known_is_left_out(clip):
+    """As a browser records: time stamps in milliseconds, and no word of a rate."""
+    steps = np.random.default_rng(5).integers(25, 45, 100)
+    times = [int(time) for time in np.cumsum(steps)]
+    path = clip("meeting.mkv", [flat(100)] * 100, pixels="gray", rate=1000, times=times)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"\x23\xe3\x83")  # DefaultDuration (RFC 9559, 5.1.4.1.13), which becomes Void
+    data[at : at + 2] = bytes((0xEC, 0x80 | (data[at + 3] & 0x7F) + 2))
+    path.write_bytes(data)
+    plate = probe(path)
+    assert plate.frame_rate is None and any("variable" in note for note in plate.notes)
+
+
 @pytest.mark.parametrize("name", ["vfr.mp4", "vfr.mkv", "vfr.ts"])
 def test_every_frame_of_a_variable_rate_clip_is_kept_with_its_time(clip, name):
     times = [0, 1, 2, 12, 13, 40, 90]
