@@ -327,13 +327,13 @@ def _rate(text: str | None) -> Fraction | None:
 @app.command()
 def info(
     files: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(
             help="Pictures, clips, EXRs, weights files; none: the default weights.",
             metavar="FILE",
             show_default=False,
         ),
-    ] = [],  # noqa: B006
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line a file.")] = False,
 ) -> None:
     """Describe a picture, a clip, an EXR (attributes, range in stops) or a weights file."""

@@ -62,6 +62,9 @@ class Damage:
 
 @contextmanager
 def opened(path: Path, max_pixels: int) -> Iterator[tuple[Any, Any]]:
+    # A log level, as torchvision sets one when it is imported, has FFmpeg's threads call Python: one that waits for the
+    # interpreter lock, while the holder of the lock waits for it to end, hangs for ever.
+    av.logging.set_level(None)
     try:
         # `file:` keeps a name such as `concat:a|b` or `-` from being taken for one of FFmpeg's protocols.
         container = av.open(f"file:{path}", **_TAGS)

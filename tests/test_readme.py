@@ -3,6 +3,7 @@
 Its two set-up commands want a fresh machine: `.ci/run newest` runs those.
 """
 
+import itertools
 import re
 import shlex
 import shutil
@@ -90,7 +91,7 @@ def test_every_command_of_the_readme_does_what_it_says(
 
 
 def named_outputs(words: list[str]) -> list[str]:
-    return [after for word, after in zip(words, words[1:], strict=False) if word in ("-o", "--out")]
+    return [after for word, after in itertools.pairwise(words) if word in ("-o", "--out")]
 
 
 @pytest.mark.parametrize("block", [block for language, block in BLOCKS if language == "python"])

@@ -676,3 +676,15 @@ def test_a_clip_may_change_its_size_but_not_beyond_the_limit(tmp_path, deinterla
     for read in (probe, lambda path, max_pixels: next(read_frames(path, max_pixels=max_pixels))):
         with pytest.raises(Ldr2hdrError, match="--max-pixels"):
             read(path, max_pixels=1000)
+
+
+def test_ffmpeg_never_logs_through_python(clip):
+    """It could deadlock: torchvision, for one, has it log so, and a decoder that is freed waits for its threads."""
+    path = clip("grey.mp4", [neutral(flat(100))] * 3, codec="libx264", pixels="yuv420p")
+    before = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        assert len(list(read_frames(path))) == 3
+        assert av.logging.get_level() is None
+    finally:
+        av.logging.set_level(before)
