@@ -3,6 +3,7 @@
 import glob
 import os
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -23,6 +24,8 @@ VIDEO_SUFFIXES = {
 _STILL_START = re.compile(
     rb"\xff\xd8\xff|\x89PNG|II[*+]\0|MM\0[*+]|GIF8|BM.{8}|RIFF....WEBP|....ftypavi|\x76\x2f\x31\x01|#\?R", re.DOTALL
 )
+
+_NUMBER_MARK = "%0?[0-9]{0,3}d|#+"
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def find_inputs(patterns: Sequence[str], *, recursive: bool = False) -> list[Inp
 
 def parse_frames(text: str) -> tuple[int, int | None]:
     """ "100-250", "100-" or "100" → first and last frame number, the last inclusive, None for the end."""
-    found = re.fullmatch(r"\s*([0-9]+)\s*(-\s*([0-9]*)\s*)?", text)
+    found = re.fullmatch(r"\s*([0-9]{1,18})\s*(-\s*([0-9]{0,18})\s*)?", text)
     if not found:
         raise Ldr2hdrError(f"--frames {text}: write it like 100-250, 100- or 100.")
     first = int(found[1])
@@ -81,11 +84,11 @@ def _expand(pattern: str, recursive: bool) -> Iterator[Input]:
         yield from _directory(path, recursive)
     elif path.exists():
         yield Input(path, _kind(path), _place(path))
-    elif re.search(r"%0?\d*d|#+", path.name):
+    elif re.search(_NUMBER_MARK, path.name):
         yield from _sequence(path)
     elif glob.has_magic(pattern):
         names = sorted(_matches(pattern), key=_natural)
-        paths = [Path(name) for name in names if Path(name).is_file() and _known(Path(name))]
+        paths = [Path(name) for name in names if _known(Path(name)) and not _is_special(Path(name))]
         if not paths:
             raise Ldr2hdrError(f"{pattern}: no picture or clip has such a name.")
         for path in paths:
@@ -114,12 +117,19 @@ def _place(path: Path) -> PurePath:
 
 
 def _directory(folder: Path, recursive: bool) -> Iterator[Input]:
-    paths: list[Path] = []
-    for parent, folders, names in os.walk(folder, onerror=_cannot_list):  # links are not followed: they may loop
+    pictures: list[Path] = []
+
+    def unlisted(error: OSError) -> None:
+        """A subdirectory that cannot be entered is an input too: it fails by itself, and the others are converted."""
+        path = Path(os.fsdecode(error.filename))
+        if path == folder:
+            raise error
+        pictures.append(path)
+
+    for parent, folders, names in os.walk(folder, onerror=unlisted):  # links are not followed: they may loop
         folders[:] = sorted((f for f in folders if not f.startswith(".")), key=_natural) if recursive else []
-        paths += [Path(parent) / name for name in sorted(names, key=_natural) if not name.startswith(".")]
-    # A link that leads nowhere, or in circles, is kept: it fails by itself, named, instead of being passed over.
-    pictures = [path for path in paths if _known(path) and (path.is_file() or path.is_symlink())]
+        paths = [Path(parent) / name for name in sorted(names, key=_natural) if not name.startswith(".")]
+        pictures += [path for path in paths if _known(path) and not _is_special(path)]
     if not pictures:
         hint = "" if recursive else "; --recursive looks into subdirectories"
         raise Ldr2hdrError(f"{folder}: no picture or clip in this directory{hint}.")
@@ -127,15 +137,20 @@ def _directory(folder: Path, recursive: bool) -> Iterator[Input]:
         yield Input(path, _kind(path), path.relative_to(folder).parent / _place(path))
 
 
-def _cannot_list(error: OSError) -> None:
-    raise Ldr2hdrError(f"{error.filename}: cannot be listed ({error.strerror}).") from None
+def _is_special(path: Path) -> bool:
+    """A directory, a pipe, a device. A link that leads nowhere or in circles, and a path that is too long for the
+    system, are none: they fail by themselves, named, instead of being passed over."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False
 
 
 def _sequence(pattern: Path) -> Iterator[Input]:
     """The files whose names have a number where the pattern has %04d or ####; at least as many digits as it says."""
-    before, mark, after = re.split(r"(%0?\d*d|#+)", pattern.name, maxsplit=1)
+    before, mark, after = re.split(f"({_NUMBER_MARK})", pattern.name, maxsplit=1)
     digits = len(mark) if mark.startswith("#") else int(mark.strip("%d") or 1)
-    expression = re.compile(re.escape(before) + rf"(\d{{{digits},}})" + re.escape(after))
+    expression = re.compile(re.escape(before) + f"([0-9]{{{digits},}})" + re.escape(after))
     try:
         names = [path.name for path in pattern.parent.iterdir()]
     except OSError as error:
@@ -169,5 +184,6 @@ def _kind(path: Path) -> str:
 
 
 def _natural(name: str) -> list[tuple[int, int | str]]:
-    """So that plate2 comes before plate10."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name)]
+    """So that plate2 comes before plate10. By ASCII digits: ² is a digit to Python, and no number."""
+    parts = re.split("([0-9]+)", name)  # every second one is a number
+    return [(0, int(part)) if index % 2 else (1, part) for index, part in enumerate(parts)]

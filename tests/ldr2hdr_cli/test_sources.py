@@ -1,5 +1,7 @@
 """Stills and clips through real encoders and decoders."""
 
+import os
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -142,9 +144,42 @@ def test_a_directory_is_mirrored_and_a_loop_of_links_ends(tmp_path):
     assert [str(one.relative) for one in find_inputs([str(tmp_path)], recursive=True)] == ["b2", "b10", "sub/c"]
 
 
+def test_what_is_a_digit_and_no_number_stops_no_folder(tmp_path):
+    """`²` and `①` are digits to `str.isdigit`, and int() takes neither; `٢` is a number, and sorted as a letter."""
+    for name in ("shot2.jpg", "shot10.jpg", "shot1²2.jpg", "①1.jpg", "٢.jpg"):
+        (tmp_path / name).touch()
+    names = [one.path.name for one in find_inputs([str(tmp_path)])]
+    assert names[:3] == ["shot1²2.jpg", "shot2.jpg", "shot10.jpg"] and set(names[3:]) == {"①1.jpg", "٢.jpg"}
+    assert len(find_inputs([str(tmp_path / "shot*.jpg")])) == 3
+
+
+@pytest.mark.parametrize("mark", ["%²d", "%99999d", "%0999d", "%" + "9" * 200 + "d"])
+def test_a_sequence_of_absurd_width_is_not_there(tmp_path, mark):
+    (tmp_path / "plate1.png").touch()
+    with pytest.raises(Ldr2hdrError, match=r"no such file|no file of this sequence"):
+        find_inputs([str(tmp_path / f"plate{mark}.png")])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="paths have another limit there")
+@pytest.mark.parametrize("reach", [3900, 4200], ids=["file", "folder"])
+def test_a_path_that_is_too_long_is_an_input_of_its_own_and_no_other_suffers(tmp_path, monkeypatch, reach):
+    """Two ways to pass 4096 bytes: the file's own name does, or that of a folder on the way to it."""
+    (tmp_path / "good.jpg").touch()
+    monkeypatch.chdir(tmp_path)
+    for _ in range(len(os.fsencode(tmp_path)), reach, 101):  # from within, since no such path can be given whole
+        Path("d" * 100).mkdir()
+        os.chdir("d" * 100)
+    Path("x" * 240 + ".jpg").touch()
+    monkeypatch.chdir(tmp_path)
+    good, bad = sorted(find_inputs([str(tmp_path)], recursive=True), key=lambda one: len(str(one.path)))
+    assert good.path.name == "good.jpg" and len(os.fsencode(bad.path)) > 4096
+    with pytest.raises(Ldr2hdrError, match=r"cannot be opened|cannot be read"):
+        probe(bad.path)
+
+
 def test_frame_ranges():
     assert parse_frames("100-250") == (100, 250)
     assert parse_frames("7") == (7, 7) and parse_frames("7-") == (7, None)
-    for nonsense in ("", "a-b", "9-1", "-5"):
+    for nonsense in ("", "a-b", "9-1", "-5", "²", "9" * 5000):
         with pytest.raises(Ldr2hdrError):
             parse_frames(nonsense)
