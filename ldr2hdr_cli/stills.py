@@ -1,4 +1,7 @@
-"""Photographs and other stills: upright, RGB, at the depth they were stored in, their colour space kept in mind."""
+"""Photographs and other stills: upright, RGB, at the depth they were stored in, their colour space kept in mind.
+
+What only some stills need (tifffile, imagecodecs, OpenCV, LittleCMS) is imported where it is used.
+"""
 
 import io
 import logging
@@ -7,11 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
-import imagecodecs
 import numpy as np
-import tifffile
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageOps
 
 from ldr2hdr_cli.plate import ADOBE_RGB, P3D65, REC709, Frame, Plate
 from model.errors import Ldr2hdrError
@@ -21,6 +21,7 @@ HDR_SUFFIXES = {".exr", ".hdr", ".pic", ".rgbe", ".pfm"}
 _HDR_TRANSFER = {16: "PQ (SMPTE ST 2084)", 18: "HLG (ARIB STD-B67)"}
 _KEPT = {"p3d65": (P3D65, "srgb"), "adobergb": (ADOBE_RGB, "gamma2.2"), "bt709": (REC709, "srgb")}
 _XY_TOLERANCE = 0.004  # profiles round their primaries
+_TILE = 2**20  # pixels that a tile may always have, however few --max-pixels allows
 # Linear Bradford adaptation from D65 to D50 (ICC.1:2022, annex E), as profiles store their primaries.
 _TO_D50 = np.array(
     [[1.0478112, 0.0228866, -0.0501270], [0.0295424, 0.9904844, -0.0170491], [-0.0092345, 0.0150436, 0.7521316]]
@@ -42,7 +43,7 @@ def probe_still(path: Path, max_pixels: int = 2**28) -> Plate:
     """What a still is, from its header. Raises Ldr2hdrError."""
     with _reading(path):
         _refuse_hdr(path)
-        if deep := _deep(path, max_pixels, header=True):
+        if deep := _deep(path, max_pixels, header_only=True):
             return deep[0]
         with _opened(path, max_pixels) as image:
             return _plate(path, image)
@@ -115,11 +116,11 @@ def _opened(path: Path, max_pixels: int) -> Image.Image:
     return image
 
 
-def _check_size(path: Path, width: int, height: int, most: int) -> None:
-    if width * height > most:
-        raise Ldr2hdrError(
-            f"{path} has {width}×{height} pixels, more than the {most} allowed; raise --max-pixels if it is meant."
-        )
+def _check_size(path: Path, width: int, height: int, most: int, samples: int = 4, what: str = "") -> None:
+    """Pixels of up to four samples count once, of eight twice."""
+    if width * height * max(samples / 4, 1) > most:
+        size = f"{what}{width}×{height} pixels" + (f" of {samples} samples" if samples > 4 else "")
+        raise Ldr2hdrError(f"{path} has {size}, more than the {most} allowed; raise --max-pixels if it is meant.")
 
 
 def _plate(path: Path, image: Image.Image) -> Plate:
@@ -175,6 +176,8 @@ def _frame(image: Image.Image) -> Frame:
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     """By LittleCMS, relative colorimetric. A profile that it cannot use is passed over: the numbers stay."""
+    from PIL import ImageCms
+
     if image.mode not in ("RGB", "CMYK", "L"):
         image = image.convert("RGB")
     try:
@@ -194,18 +197,27 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
 
 
 def _deep_to_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray:
-    """H×W×1 or H×W×3 float32 codes in [0, 1] → sRGB, relative colorimetric, by LittleCMS in float."""
+    """H×W×1 or H×W×3 float32 codes in [0, 1] → sRGB, relative colorimetric, by LittleCMS in float.
+
+    Raises ValueError for a profile that it cannot use.
+    """
+    import imagecodecs
+    from PIL import ImageCms
+
     target = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     grey = pixels.shape[2] == 1
-    converted = imagecodecs.cms_transform(
-        np.ascontiguousarray(pixels[..., 0] if grey else pixels),
-        profile,
-        target,
-        colorspace="gray" if grey else "rgb",
-        outcolorspace="rgb",
-        intent=imagecodecs.CMS.INTENT.RELATIVE_COLORIMETRIC,
-        flags=imagecodecs.CMS.FLAGS.NOOPTIMIZE,  # its shortcut through a table costs up to 6 % of the range
-    )
+    try:
+        converted = imagecodecs.cms_transform(
+            np.ascontiguousarray(pixels[..., 0] if grey else pixels),
+            profile,
+            target,
+            colorspace="gray" if grey else "rgb",
+            outcolorspace="rgb",
+            intent=imagecodecs.CMS.INTENT.RELATIVE_COLORIMETRIC,
+            flags=imagecodecs.CMS.FLAGS.NOOPTIMIZE,  # its shortcut through a table costs up to 6 % of the range
+        )
+    except imagecodecs.CmsError as error:
+        raise ValueError(str(error)) from None
     return np.clip(converted, 0, 1)
 
 
@@ -213,6 +225,8 @@ def _colour(profile: bytes | None, mode: str) -> _Colour:
     """sRGB, Display P3 and Adobe RGB are known by their primaries; everything else is converted."""
     if not profile:
         return _Colour()
+    from PIL import ImageCms
+
     try:
         icc = ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile
         found = [primary[1][:2] for primary in (icc.red_primary, icc.green_primary, icc.blue_primary) if primary]
@@ -241,21 +255,30 @@ def _has_curve(profile: bytes, transfer: str) -> bool:
     return bool(np.abs(seen - wanted).max() <= 1.5 / 255)
 
 
-def _deep(path: Path, max_pixels: int, header: bool = False) -> tuple[Plate, Frame] | None:
-    """16-bit PNG and TIFF in colour, which Pillow would bring down to 8 bits; None for everything else."""
+def _deep(path: Path, max_pixels: int, header_only: bool = False) -> tuple[Plate, Frame] | None:
+    """16-bit PNG and TIFF in colour, which Pillow would bring down to 8 bits; None for everything else.
+
+    header_only: nothing is decoded, and the frame is one black pixel.
+    """
     with path.open("rb") as file:
         start = file.read(33)
     if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return _deep_tiff(path, max_pixels)
+        return _deep_tiff(path, max_pixels, header_only)
     if start.startswith(b"\x89PNG") and start[24:25] == b"\x10":
-        return _deep_png(path, max_pixels)
+        samples = {0: 1, 2: 3, 4: 2, 6: 4}.get(start[25], 0)  # PNG specification, 11.2.2, colour type
+        return _deep_png(path, max_pixels, samples if header_only else None)
     return None
 
 
-def _deep_png(path: Path, max_pixels: int) -> tuple[Plate, Frame]:
+def _deep_png(path: Path, max_pixels: int, samples: int | None) -> tuple[Plate, Frame]:
+    import cv2
+
     with _opened(path, max_pixels) as image:
-        plate = replace(_plate(path, image), bit_depth=16)
+        plate = replace(_plate(path, image), bit_depth=16, width=image.width, height=image.height)
         profile, orientation = image.info.get("icc_profile"), image.getexif().get(0x0112, 1)
+        if samples is not None:
+            samples += samples == 3 and "transparency" in image.info  # which cv2 makes an alpha channel
+            return _deep_frame(plate, np.zeros((1, 1, samples), np.uint16), profile, orientation)
         image.load()  # Pillow finds what is cut off, and cv2 does not say
     codes = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     if codes is None or codes.dtype != np.uint16:
@@ -265,18 +288,26 @@ def _deep_png(path: Path, max_pixels: int) -> tuple[Plate, Frame]:
     return _deep_frame(plate, codes, profile, orientation)
 
 
-def _deep_tiff(path: Path, max_pixels: int) -> tuple[Plate, Frame] | None:
+def _deep_tiff(path: Path, max_pixels: int, header_only: bool) -> tuple[Plate, Frame] | None:
+    import tifffile
+
     with tifffile.TiffFile(path) as tiff:
         page: Any = tiff.pages[0]
-        _check_size(path, page.imagewidth, page.imagelength, max_pixels)
+        samples = int(page.samplesperpixel)
+        if page.imagedepth != 1:
+            raise Ldr2hdrError(f"{path} is a volume of {page.imagedepth} slices and no picture; give one slice.")
+        _check_size(path, page.imagewidth, page.imagelength, max_pixels, samples)
+        # A decoder makes room for whole tiles, which may be larger than the picture.
+        tile = page.tilewidth, page.tilelength * page.tiledepth
+        _check_size(path, *tile, max(max_pixels, _TILE), samples, what="tiles of ")
         if page.dtype is not None and page.dtype.kind == "f":
             raise Ldr2hdrError(f"{path} is HDR already: its pixels are float.")
         if page.bitspersample != 16:
             return None
         if page.photometric.name not in ("RGB", "MINISBLACK", "MINISWHITE"):
             raise Ldr2hdrError(f"{path} is a 16-bit {page.photometric.name} TIFF; convert it to RGB first.")
-        codes = page.asarray()
-        if int(page.planarconfig or 1) == 2 and codes.ndim == 3:
+        codes = np.zeros((1, 1, samples), np.uint16) if header_only else page.asarray()
+        if int(page.planarconfig or 1) == 2 and codes.ndim == 3 and not header_only:
             codes = np.moveaxis(codes, 0, 2)
         if page.photometric.name == "MINISWHITE":
             codes = 65535 - codes
@@ -284,8 +315,9 @@ def _deep_tiff(path: Path, max_pixels: int) -> tuple[Plate, Frame] | None:
         profile = page.tags["InterColorProfile"].value if "InterColorProfile" in page.tags else None
         orientation = page.tags["Orientation"].value if "Orientation" in page.tags else 1
         several = len(tiff.pages) > 1
-    notes = ("it has several pictures; the first one is converted.",) if several else ()
-    plate = Plate(path, "still", codes.shape[1], codes.shape[0], 16, notes=notes, codec="tiff", full_range=True)
+        plate = Plate(path, "still", page.imagewidth, page.imagelength, 16, codec="tiff", full_range=True)
+    if several:
+        plate = replace(plate, notes=("it has several pictures; the first one is converted.",))
     found = _deep_frame(plate, codes, profile, int(orientation))
     if associated and found[1].alpha is not None:
         alpha = found[1].alpha[..., None]
@@ -296,7 +328,7 @@ def _deep_tiff(path: Path, max_pixels: int) -> tuple[Plate, Frame] | None:
 
 
 def _deep_frame(plate: Plate, codes: np.ndarray, profile: bytes | None, orientation: int) -> tuple[Plate, Frame]:
-    """16-bit codes, H×W or H×W×(1 to 4), upright and in a space that is kept."""
+    """16-bit codes, H×W or H×W×(1 to 4), upright and in a space that is kept. plate: its size as stored."""
     if codes.ndim == 2:
         codes = codes[..., None]
     values = codes.astype(np.float32) / np.float32(65535)
@@ -308,16 +340,17 @@ def _deep_frame(plate: Plate, codes: np.ndarray, profile: bytes | None, orientat
         try:
             pixels = _deep_to_srgb(pixels, profile)
             notes = (*notes, "its colour profile is converted to sRGB.")
-        except imagecodecs.CmsError:
+        except ValueError:
             notes = (*notes, "its colour profile cannot be used; its numbers are taken for sRGB.")
     if pixels.shape[2] == 1:
         pixels = np.repeat(pixels, 3, 2)
     chromaticities, transfer = _KEPT[colour.name]
     pixels, alpha = _upright(pixels, orientation), None if alpha is None else _upright(alpha, orientation)
+    turned = orientation in (5, 6, 7, 8)
     plate = replace(
         plate,
-        width=pixels.shape[1],
-        height=pixels.shape[0],
+        width=plate.height if turned else plate.width,
+        height=plate.width if turned else plate.height,
         has_alpha=alpha is not None,
         notes=notes,
         chromaticities=chromaticities,

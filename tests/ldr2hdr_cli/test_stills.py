@@ -2,6 +2,9 @@
 
 import io
 import struct
+import subprocess
+import sys
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -229,3 +232,71 @@ def test_hdr_pictures_are_refused_with_the_reason(tmp_path):
         with pytest.raises(Ldr2hdrError, match=reason) as caught:
             read_still(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
+
+
+def claims(path: Path, picture: np.ndarray, tags: dict[str, int], **options) -> Path:
+    """A small TIFF whose header claims something else of it."""
+    spare = [(65000, "I", 1, 1, False)]
+    tifffile.imwrite(path, picture, photometric="rgb", extratags=spare, **options)
+    imagedepth = struct.pack("<HHII", 32997, 4, 1, 1)  # of SGI's volumes; tifffile writes it in none but those
+    path.write_bytes(path.read_bytes().replace(struct.pack("<HHII", 65000, 4, 1, 1), imagedepth))
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        for name, value in tags.items():
+            file.pages[0].tags[name].overwrite(value)
+    return path
+
+
+HOSTILE = {
+    "volume": ({"ImageDepth": 4000}, {}, "volume of 4000 slices"),
+    "samples": ({"SamplesPerPixel": 60000, "ImageWidth": 1000, "ImageLength": 1000}, {}, "of 60000 samples"),
+    "tiles": ({"TileWidth": 60000, "TileLength": 60000}, {"tile": (16, 16)}, "tiles of 60000×60000 pixels"),
+    "size": ({"ImageWidth": 60000, "ImageLength": 60000}, {}, "60000×60000 pixels"),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_tiff_that_claims_more_than_the_limit_is_refused_before_it_is_decoded(tmp_path, monkeypatch, case, dtype):
+    """Samples, slices and tiles count as width and height do."""
+    tags, options, said = HOSTILE[case]
+    path = claims(tmp_path / "a.tif", np.zeros((16, 16, 3), dtype), tags, **options)
+    decoded = []
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda *_, **__: decoded.append("tifffile"))
+    monkeypatch.setattr(Image.Image, "load", lambda *_: decoded.append("Pillow"))
+    for read in (probe, read_still):
+        with pytest.raises(Ldr2hdrError, match=said) as caught:
+            read(path)
+        assert str(path) in str(caught.value) and decoded == []
+
+
+@pytest.mark.parametrize("suffix", ["tif", "png"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_probe_decodes_no_16_bit_picture_and_says_the_same(tmp_path, suffix, channels):
+    codes = np.zeros((1200, 1000, channels), np.uint16)
+    path = tmp_path / f"deep.{suffix}"
+    if suffix == "tif":
+        turned = [(274, "H", 1, 6, False)]  # Orientation, upright after a quarter turn
+        picture = codes[..., 0] if channels == 1 else codes
+        tifffile.imwrite(path, picture, photometric=_photometric(channels), compression="zlib", extratags=turned)
+    else:
+        path.write_bytes(imagecodecs.png_encode(codes))
+    probe(path)  # what is imported does not count
+    tracemalloc.start()
+    try:
+        plate = probe(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**21  # the codes alone are 2.4 MB or more
+    finally:
+        tracemalloc.stop()
+    assert plate == read_still(path)[0]
+    assert (plate.width, plate.height) == ((1200, 1000) if suffix == "tif" else (1000, 1200))
+
+
+def test_a_photograph_needs_none_of_the_readers_of_other_formats(tmp_path):
+    Image.fromarray(colours()).save(tmp_path / "a.jpg")
+    code = (
+        "import sys; from ldr2hdr_cli.stills import probe_still, read_still; from pathlib import Path;"
+        "probe_still(Path(sys.argv[1])); read_still(Path(sys.argv[1]));"
+        "print([name for name in ('imagecodecs', 'tifffile', 'cv2', 'PIL.ImageCms') if name in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", code, tmp_path / "a.jpg"], capture_output=True, text=True, check=True)
+    assert said.stdout == "[]\n"
