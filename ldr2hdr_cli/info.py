@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -80,26 +79,16 @@ def _exr(path: Path) -> dict[str, Any]:
 
 
 def _radiance(path: Path) -> dict[str, Any]:
-    import cv2
+    from train.pictures import read_radiance
 
-    data = path.read_bytes()
-    pixels = None
-    if data.startswith(b"#?"):
-        with suppress(cv2.error):
-            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.dtype != np.float32 or pixels.ndim != 3:
-        raise Ldr2hdrError(f"{path} is damaged or is not Radiance RGBE; write it again.")
-    attributes = {}
-    for line in data.split(b"\n\n", 1)[0].decode("utf-8", "replace").splitlines()[1:]:
-        name, _, value = line.lstrip("# ").partition(": " if line.startswith("#") else "=")
-        attributes[name] = value
+    pixels, attributes = read_radiance(path)
     height, width = pixels.shape[:2]
     return {
         "kind": "radiance",
         "width": width,
         "height": height,
         "channels": dict.fromkeys("RGB", "rgbe"),
-        "light": light_statistics(pixels[..., ::-1]),
+        "light": light_statistics(pixels),
         "attributes": attributes,
     }
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ldr2hdr_cli.exr import PREFIX, SOFTWARE
@@ -26,10 +25,13 @@ def write_radiance(path: Path, pixels: np.ndarray, attributes: Mapping[str, Any]
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
         raise ValueError(f"pixels must be H×W×3, not {pixels.shape}")
     clean = np.clip(np.nan_to_num(pixels, nan=0.0, posinf=_RGBE_MAX), 0.0, _RGBE_MAX).astype(np.float32)
-    _, encoded = cv2.imencode(".hdr", clean[..., ::-1])
-    magic, rest = encoded.tobytes().split(b"\n", 1)
-    lines = [magic.decode(), *_header_lines(attributes)]
-    write_atomically(path, "\n".join(lines).encode() + b"\n" + rest)
+    import imagecodecs  # not OpenCV, which would encode into a file in /tmp
+
+    height, width = clean.shape[:2]
+    lines = ["#?RADIANCE", *_header_lines(attributes), "FORMAT=32-bit_rle_rgbe", "", f"-Y {height} +X {width}", ""]
+    room = 5 * height * (width + 1)  # the most that run lengths can make of four bytes a pixel
+    codes = imagecodecs.rgbe_encode(np.ascontiguousarray(clean), header=False, rle=True, out=room)
+    write_atomically(path, "\n".join(lines).encode() + codes)
 
 
 def _header_lines(attributes: Mapping[str, Any]) -> list[str]:

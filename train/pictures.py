@@ -1,22 +1,23 @@
 """Reading what is trained on: photographs, and HDR pictures in every format that people keep them in."""
 
 import os
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
-import OpenEXR
-import tifffile
 from PIL import Image, ImageOps
 
 from model.errors import Ldr2hdrError
 
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"}
 HDR_SUFFIXES = {".hdr", ".pic", ".exr", ".tif", ".tiff"}
-MAX_PIXELS = 2**28  # of a photograph; more is refused before it is decoded
+MAX_PIXELS = 2**28  # of a picture; more is refused before it is decoded
+# Magic, variables and comments, an empty line, the size (Ward, "The RADIANCE Picture File Format"). Upright ones alone.
+_RADIANCE = re.compile(rb"#\?[^\n]*\n((?:[^\n]+\n)*)\n-Y ([1-9][0-9]{0,8}) \+X ([1-9][0-9]{0,8})\n")
+_RADIANCE_HEADER = 2**20  # bytes, at most
 
 
 class PictureError(Ldr2hdrError):
@@ -117,8 +118,49 @@ def _checked(path: Path, picture: np.ndarray) -> np.ndarray:
     return np.maximum(picture, 0)
 
 
+def read_radiance(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, dict[str, str]]:
+    """A Radiance picture (RGBE): float32 H×W×3, linear, as stored; and its header, names to values, comments too.
+
+    Decoded in memory by imagecodecs. OpenCV crashes on a name that is not UTF-8, and copies bytes that it is given into
+    a file in /tmp; so does imageio, which has no codec of its own for Radiance but hands that file to OpenCV.
+    Raises PictureError.
+    """
+    import imagecodecs
+
+    with path.open("rb") as file:
+        header = _RADIANCE.match(file.read(_RADIANCE_HEADER))
+        if header is None or b"\nFORMAT=32-bit_rle_rgbe\n" not in b"\n" + header[1]:
+            raise PictureError(f"{path} is damaged or is not Radiance RGBE stored from the top; write it again.")
+        height, width = int(header[2]), int(header[3])
+        _check_size(path, width, height, max_pixels)
+        file.seek(header.end())
+        codes = file.read(5 * width * height + 5 * height)  # the most that run lengths can make of four bytes a pixel
+    pixels = np.empty((height, width, 3), np.float32)
+    try:
+        imagecodecs.rgbe_decode(codes, header=False, rle=True, out=pixels)
+    except (imagecodecs.RgbeError, ValueError) as error:
+        raise PictureError(f"{path} is damaged or cut off ({error}); write it again.") from None
+    variables = {}
+    for line in header[1].decode("utf-8", "replace").splitlines():
+        name, _, value = line.lstrip("# ").partition(": " if line.startswith("#") else "=")
+        variables[name] = value
+    return pixels, variables
+
+
+def _read_radiance(path: Path) -> np.ndarray:
+    return read_radiance(path)[0]
+
+
 def _read_exr(path: Path) -> np.ndarray:
-    channels = OpenEXR.File(str(path)).channels()
+    import OpenEXR
+
+    with path.open("rb") as file:  # OpenEXR takes no name that is not UTF-8
+        for part in OpenEXR.File(file, header_only=True).parts:  # it decodes all of them
+            low, high = part.header["dataWindow"]
+            width, height = (int(last) - int(first) + 1 for first, last in zip(low, high, strict=True))
+            _check_size(path, width, height, MAX_PIXELS, len(part.header["channels"]))
+        file.seek(0)
+        channels = OpenEXR.File(file).channels()
     for name in ("RGB", "RGBA"):
         if name in channels:
             return np.asarray(channels[name].pixels)
@@ -127,22 +169,24 @@ def _read_exr(path: Path) -> np.ndarray:
     raise PictureError(f"{path} has no channels R, G, B; it has {', '.join(channels)}.")
 
 
-def _read_radiance(path: Path) -> np.ndarray:
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it would speak beside our sentence
-    try:
-        picture = cv2.imread(str(path), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
-    finally:
-        cv2.utils.logging.setLogLevel(level)
-    if picture is None or picture.dtype != np.float32:
-        raise PictureError(f"{path} cannot be read as a Radiance picture.")
-    return picture[..., ::-1]
-
-
 def _read_tiff(path: Path) -> np.ndarray:
-    picture = tifffile.imread(path)
-    if picture.dtype.kind != "f":
-        raise PictureError(f"{path} holds whole numbers ({picture.dtype}): it is LDR; give a float TIFF.")
-    return picture
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        if page.dtype is None or page.dtype.kind != "f":
+            raise PictureError(f"{path} holds whole numbers ({page.dtype}): it is LDR; give a float TIFF.")
+        if page.imagedepth != 1:
+            raise PictureError(f"{path} is a volume of {page.imagedepth} slices and no picture.")
+        _check_size(path, page.imagewidth, page.imagelength, MAX_PIXELS, page.samplesperpixel)
+        _check_size(path, page.tilewidth, page.tilelength * page.tiledepth, MAX_PIXELS, page.samplesperpixel)
+        picture = page.asarray()
+        return np.moveaxis(picture, 0, 2) if page.axes == "SYX" else picture
+
+
+def _check_size(path: Path, width: int, height: int, most: int, samples: int = 3) -> None:
+    if width * height * max(samples / 4, 1) > most:
+        raise PictureError(f"{path} has {width}×{height} pixels of {samples} samples, more than {most} in all.")
 
 
 _READERS = {".exr": _read_exr, ".hdr": _read_radiance, ".pic": _read_radiance, ".tif": _read_tiff, ".tiff": _read_tiff}
