@@ -4,7 +4,10 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
@@ -22,6 +25,7 @@ from model.working_size import WORKING_SIZE
 
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "default.safetensors"
 CONFIG_KEY = "ldr2hdr.config"
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # of stored weights
 
 # Settings of the checkpoint that the authors released; where they differ from the text: the paper page's table.
 SANTOS2020 = {
@@ -44,7 +48,7 @@ def load_network(path: str | os.PathLike | None = None) -> MaskedUNet:
     Raises WeightsError for anything else. Only tensors are read: code in a pickle is never run.
     """
     path = DEFAULT_WEIGHTS if path is None else Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where a path is too long
         raise WeightsError(f"{path}: no such weights file; give a .safetensors or .pth file with --weights.")
     state, config = _read_pth(path) if _is_pickle(path) else _read_safetensors(path)
     return _build(path, state, config)
@@ -76,11 +80,8 @@ def read_metadata(path: str | os.PathLike | None = None) -> dict[str, str]:
     path = DEFAULT_WEIGHTS if path is None else Path(path)
     if _is_pickle(path):
         return {}
-    try:
-        with safe_open(path, "pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: not a weights file ({error}); give a .safetensors or .pth file.") from None
+    with _opened(path) as file:
+        return dict(file.metadata() or {})
 
 
 def usual_working_size(path: str | os.PathLike | None = None) -> int | None:
@@ -137,26 +138,40 @@ def _is_pickle(path: Path) -> bool:
     return start[:2] == b"PK" or (start[:1] == b"\x80" and start[8:9] != b"{")
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], NetworkConfig]:
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file. What its reader raises on a damaged one (TypeError for a shape of 2^63) is a sentence."""
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+            yield file
+    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, OverflowError) as error:
+        reason = str(error).partition("\n")[0]
         raise WeightsError(
-            f"{path}: not a weights file ({error}); give a .safetensors that `ldr2hdr train` wrote, or a .pth."
+            f"{path}: not a weights file ({reason}); give a .safetensors that `ldr2hdr train` wrote, or a .pth."
         ) from None
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], NetworkConfig]:
+    with _opened(path) as file:
+        metadata = file.metadata() or {}
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     if CONFIG_KEY not in metadata:
         raise WeightsError(f"{path}: these tensors are of some other network: the file holds no {CONFIG_KEY}.")
     try:
         return state, _config(json.loads(metadata[CONFIG_KEY]))
+    except RecursionError:
+        raise WeightsError(f"{path}: its network settings cannot be used: they are nested too deeply.") from None
     except (ValueError, TypeError) as error:
         raise WeightsError(f"{path}: its network settings cannot be used: {error}.") from None
 
 
 def _read_pth(path: Path) -> tuple[dict[str, Tensor], NetworkConfig]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        _refuse_compression(path)
+        with warnings.catch_warnings(action="ignore"):  # what torch thinks of a file is said once, by our own sentence
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
     except Exception as error:  # torch raises anything from EOFError to UnpicklingError on a file that is no checkpoint
         reason = "it holds more than tensors, and code is never run" if "weights_only" in str(error) else "damaged"
         raise WeightsError(
@@ -167,8 +182,8 @@ def _read_pth(path: Path) -> tuple[dict[str, Tensor], NetworkConfig]:
         raise WeightsError(
             f"{path}: no network of this kind is inside; the authors' checkpoint has a state dict under 'model'."
         )
-    if not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise WeightsError(f"{path}: its state dict holds things that are no tensors.")
+    if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()):
+        raise WeightsError(f"{path}: its state dict holds things that are no named tensors.")
     first = state["enc_1.conv.input_conv.weight"]
     inferred = {
         **SANTOS2020,
@@ -179,6 +194,16 @@ def _read_pth(path: Path) -> tuple[dict[str, Tensor], NetworkConfig]:
         return from_santos_names(state), _config(content.get("config") or inferred)
     except (ValueError, TypeError) as error:
         raise WeightsError(f"{path}: its network settings cannot be used: {error}.") from None
+
+
+def _refuse_compression(path: Path) -> None:
+    """torch.save compresses nothing, so what a checkpoint becomes in memory is no larger than its file."""
+    if not zipfile.is_zipfile(path):
+        return  # the old form, or damaged
+    with zipfile.ZipFile(path) as archive:
+        whole = sum(entry.file_size for entry in archive.infolist())
+    if whole > path.stat().st_size:
+        raise WeightsError(f"{path}: refused as a weights file: it unpacks to {whole} bytes; torch.save packs nothing.")
 
 
 def _config(settings: Any) -> NetworkConfig:
@@ -201,8 +226,20 @@ def _build(path: Path, state: dict[str, Tensor], config: NetworkConfig) -> Maske
             raise WeightsError(
                 f"{path}: {name} has shape {tuple(tensor.shape)}, its settings need {tuple(expected[name].shape)}."
             )
-        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+        if not _is_dense(tensor):
+            raise WeightsError(f"{path}: {name} is not stored number by number; clone it and save it again.")
+        if tensor.dtype not in DTYPES:
+            kinds = ", ".join(str(kind).removeprefix("torch.") for kind in DTYPES)
+            raise WeightsError(f"{path}: {name} is made of {tensor.dtype} and must be one of {kinds}.")
+        if not bool(torch.isfinite(tensor).all()):
             raise WeightsError(f"{path}: {name} is not made of finite numbers; the training that wrote it failed.")
     net = MaskedUNet(config)
     net.load_state_dict(state)
     return net.eval()
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Not sparse, not without numbers (on "meta"), and no view of few numbers as many (stride 0)."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu":
+        return False
+    return tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()

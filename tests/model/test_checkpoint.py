@@ -4,6 +4,8 @@ import json
 import os
 import pickle
 import struct
+import warnings
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -138,6 +140,78 @@ def test_absurd_shapes_are_refused_before_anything_is_allocated(tmp_path):
         load_network(header(tmp_path / "b.safetensors", one, bytes(4), huge))
     with pytest.raises(WeightsError, match="base_channels must be 1 to 1024"):
         load_network(header(tmp_path / "c.safetensors", one, bytes(4), {"base_channels": 10**9}))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"depth":' * 100_000, '{"depth": 1' + "0" * 5000 + "}"])
+def test_settings_that_json_cannot_hold_are_a_sentence(tmp_path, text):
+    table = json.dumps({"__metadata__": {CONFIG_KEY: text}}).encode()
+    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(table)) + table)
+    with pytest.raises(WeightsError, match="its network settings cannot be used") as caught:
+        load_network(tmp_path / "a.safetensors")
+    assert len(str(caught.value)) < 400 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize("shape", [[2**63], [2**63, 0], [0, 2**63], [2**64], [-1], [2**32, 2**32]])
+def test_shapes_beyond_64_bits_are_a_sentence(tmp_path, shape):
+    tensor = {"encoder.0.conv.weight": {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}}
+    with pytest.raises(WeightsError, match="not a weights file") as caught:
+        load_network(header(tmp_path / "a.safetensors", tensor))
+    assert "\n" not in str(caught.value)
+
+
+STRANGE = {
+    "float8": lambda t: t.to(torch.float8_e4m3fn),
+    "complex64": lambda t: t.to(torch.complex64),
+    "int64": lambda t: t.to(torch.int64),
+    "sparse": lambda t: t.to_sparse(),
+    "meta": lambda t: t.to("meta"),
+    "one number seen as many": lambda t: t.new_zeros(1).expand(t.shape),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+@pytest.mark.filterwarnings("error")
+def test_tensors_of_another_kind_are_named(tmp_path, kind):
+    state = santos_file(tmp_path / "a.pth", depth=2)
+    name = "enc_2.conv.input_conv.weight"
+    with warnings.catch_warnings(action="ignore"):  # of sparse ones
+        torch.save({"model": {**state, name: STRANGE[kind](state[name])}}, tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match=r"encoder\.1\.conv\.weight is (made of|not stored)"):
+        load_network(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_numbers_of_16_and_64_bits_are_read(tmp_path, dtype):
+    state = santos_file(tmp_path / "a.pth", depth=2)
+    torch.save({"model": {name: tensor.to(dtype) for name, tensor in state.items()}}, tmp_path / "a.pth")
+    assert next(load_network(tmp_path / "a.pth").parameters()).dtype == torch.float32
+
+
+def test_a_name_that_is_no_text_is_a_sentence(tmp_path):
+    state = santos_file(tmp_path / "a.pth", depth=2)
+    torch.save({"model": {**state, 3: torch.zeros(1)}}, tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match="no named tensors"):
+        load_network(tmp_path / "a.pth")
+
+
+def test_a_checkpoint_that_unpacks_to_more_than_its_file_is_refused_unread(tmp_path, monkeypatch):
+    """Four kilobytes of zeros for every byte: a packed .pth of 4 MB asked for gigabytes."""
+    santos_file(tmp_path / "good.pth", depth=2)
+    with (
+        zipfile.ZipFile(tmp_path / "good.pth") as good,
+        zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for entry in good.infolist():
+            bomb.writestr(entry.filename, good.read(entry) + bytes(2**20))
+    load_network(tmp_path / "good.pth")
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("unpacked"))
+    with pytest.raises(WeightsError, match="it unpacks to"):
+        load_network(tmp_path / "bomb.pth")
+
+
+def test_a_path_that_is_too_long_is_no_weights_file(tmp_path):
+    with pytest.raises(WeightsError, match="no such weights file"):
+        load_network(tmp_path / ("x" * 5000))
 
 
 def test_another_shape_not_finite_numbers_and_other_networks_are_named(tmp_path):
