@@ -341,6 +341,7 @@ def info(
 
     from rich.console import Console
 
+    from ldr2hdr_cli.display import one_line
     from ldr2hdr_cli.info import describe, render
     from model.checkpoint import DEFAULT_WEIGHTS
 
@@ -349,7 +350,7 @@ def info(
         try:
             found = describe(path)
         except Ldr2hdrError as error:
-            typer.echo(str(error), err=True)
+            typer.echo(one_line(str(error)), err=True)
             failed = True
             continue
         if as_json:

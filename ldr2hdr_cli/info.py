@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -13,9 +17,13 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from ldr2hdr_cli.display import one_line
 from model.errors import Ldr2hdrError
 
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)  # ITU-R BT.709-6, item 3.2
+_BAND = 2**20  # pixels looked at together
+_SAMPLE = 2**23  # pixels that percentiles are taken of, at most
+_CARD = 2**16  # bytes of a card that are read
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -25,37 +33,72 @@ def describe(path: Path) -> dict[str, Any]:
     and `bytes`; the rest depends on the kind. Raises Ldr2hdrError for a missing, damaged or unknown file.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where a path is too long
         raise Ldr2hdrError(f"{path} does not exist or is not a file; check the name.")
-    found = _READERS.get(path.suffix.lower(), _plate)(path)
-    return {"path": str(path), "kind": found.pop("kind"), "bytes": path.stat().st_size, **found}
+    try:
+        with redirect_stdout(sys.stderr):  # OpenEXR prints what it thinks of a damaged file
+            found = _READERS.get(path.suffix.lower(), _plate)(path)
+        return {"path": str(path), "kind": found.pop("kind"), "bytes": path.stat().st_size, **found}
+    except OSError as error:
+        raise Ldr2hdrError(f"{path} cannot be read ({error.strerror}).") from None
 
 
-def light_statistics(pixels: np.ndarray) -> dict[str, Any]:
-    """How much light a linear picture holds; pixels: H×W×C, C colour channels, LDR white = 1.0.
+def light_statistics(pixels: np.ndarray | Sequence[np.ndarray]) -> dict[str, Any]:
+    """How much light a linear picture holds; pixels: H×W×C, or C planes H×W; LDR white = 1.0.
 
     minimum, maximum and median of the finite values; share_above_one: of the pixels with a channel above 1.0;
     stops: log2 of the 99.9th over the 0.1th percentile of positive luminance (BT.709 weights for three
     channels, the mean otherwise), None without positive light; the counts of NaN and infinite values.
+    The median and the stops of a picture of more than 8 million pixels are those of an even sample of them.
     """
-    finite = np.isfinite(pixels)
-    values = pixels[finite]
-    whole = np.where(finite, pixels, 0)
-    luminance = whole @ _LUMINANCE if pixels.shape[2] == 3 else whole.mean(axis=2)
-    positive = luminance[(luminance > 0) & finite.all(axis=2)]
+    planes = [*np.moveaxis(pixels, 2, 0)] if isinstance(pixels, np.ndarray) else pixels
+    count = planes[0].size
+    low, high = math.inf, -math.inf
+    above = nan = infinite = 0
+    values, lights = [], []
+    step, seen = _step(count, planes[0].shape[1]), 0
+    for band in _bands(planes):
+        finite = np.isfinite(band)
+        sound = band if finite.all() else band[finite]
+        low, high = float(sound.min(initial=low)), float(sound.max(initial=high))
+        above += int((band > 1).any(axis=0).sum())
+        nan += int(np.isnan(band).sum())
+        infinite += int(np.isinf(band).sum())
+        some, whole = (part[:, -seen % step :: step] for part in (band, finite))
+        seen += band.shape[1]
+        values.append(some[whole])
+        some = some[:, whole.all(axis=0)]
+        lights.append(_LUMINANCE @ some if len(planes) == 3 else some.mean(axis=0))
+    light = np.concatenate(lights)
     stops = None
-    if positive.size:
-        dark, bright = np.percentile(positive, (0.1, 99.9))
+    if (light > 0).any():
+        dark, bright = np.percentile(light[light > 0], (0.1, 99.9))
         stops = round(float(np.log2(bright / dark)), 3)
     return {
-        "minimum": float(values.min()) if values.size else None,
-        "maximum": float(values.max()) if values.size else None,
-        "median": float(np.median(values)) if values.size else None,
-        "share_above_one": float((pixels > 1).any(axis=2).mean()),
+        "minimum": low if low <= high else None,
+        "maximum": high if low <= high else None,
+        "median": float(np.median(np.concatenate(values))) if low <= high else None,
+        "share_above_one": above / count,
         "stops": stops,
-        "nan": int(np.isnan(pixels).sum()),
-        "infinite": int(np.isinf(pixels).sum()),
+        "nan": nan,
+        "infinite": infinite,
     }
+
+
+def _bands(planes: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """Some rows after the other, float32, C × pixels: a float copy of a large picture would be twice its size."""
+    height, width = planes[0].shape
+    rows = max(_BAND // width, 1)
+    for top in range(0, height, rows):
+        yield np.stack([plane[top : top + rows].astype(np.float32).ravel() for plane in planes])
+
+
+def _step(count: int, width: int) -> int:
+    """Every how many pixels one is sampled; not the same columns in each row."""
+    step = -(-count // _SAMPLE)
+    while step > 1 and math.gcd(step, width) > 1:
+        step += 1
+    return step
 
 
 def _exr(path: Path) -> dict[str, Any]:
@@ -64,7 +107,6 @@ def _exr(path: Path) -> dict[str, Any]:
     planes, attributes = read_planes(path)
     height, width = next(iter(planes.values())).shape
     colour: list[str] = [name for name in ("R", "G", "B") if name in planes] or [name for name in planes if name != "A"]
-    pixels = np.stack([planes[name].astype(np.float32) for name in colour or planes], axis=-1)
     compression = attributes.pop("compression").name.removesuffix("_COMPRESSION").lower()
     types = {"float16": "half", "float32": "float", "uint32": "uint"}
     return {
@@ -73,7 +115,7 @@ def _exr(path: Path) -> dict[str, Any]:
         "height": height,
         "channels": {name: types[plane.dtype.name] for name, plane in planes.items()},
         "compression": "none" if compression == "no" else compression,
-        "light": light_statistics(pixels),
+        "light": light_statistics([planes[name] for name in colour or planes]),
         "attributes": {name: _plain(value) for name, value in attributes.items()},
     }
 
@@ -118,7 +160,8 @@ def _card_summary(weights: Path) -> str | None:
     card = weights.with_suffix(".md")
     if not card.is_file():
         return None
-    paragraphs = card.read_text("utf-8", "replace").replace("\r\n", "\n").split("\n\n")
+    with card.open("rb") as file:
+        paragraphs = file.read(_CARD).decode("utf-8", "replace").replace("\r\n", "\n").split("\n\n")
     texts = (" ".join(part.split()) for part in paragraphs)
     return next((text for text in texts if text and not text.startswith(("#", "---", "|"))), None)
 
@@ -147,10 +190,12 @@ def _plain(value: Any) -> Any:
     """As JSON can hold it."""
     if isinstance(value, Enum) or (type(value).__module__ == "OpenEXR" and hasattr(value, "name")):
         return value.name  # type: ignore[union-attr]  # OpenEXR's enumerations are not Python's
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)  # JSON has no NaN
+    if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
+        return _plain(value.tolist())
     if isinstance(value, Mapping):
         return {str(name): _plain(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -166,7 +211,7 @@ def _plain(value: Any) -> Any:
 
 
 def render(description: Mapping[str, Any]) -> Group:
-    """A description as a rich table; nested entries are indented below their name."""
+    """A description as a rich table; nested entries are indented below their name. Nothing in it is more than text."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -174,17 +219,18 @@ def render(description: Mapping[str, Any]) -> Group:
         if name != "path":
             _add_rows(table, name.replace("_", " "), value, name)
     # Text, not str: a file name may hold square brackets, which rich would take for markup.
-    return Group(Text(str(description["path"]), style="bold"), table)
+    return Group(Text(one_line(str(description["path"])), style="bold"), table)
 
 
 def _add_rows(table: Table, label: str, value: Any, name: str) -> None:
+    label = one_line(label)
     if isinstance(value, Mapping):
         table.add_row(Text(label), Text(""))
         for inner, entry in value.items():
             # Attribute names are data: only our own statistics lose their underscores.
             _add_rows(table, f"  {inner.replace('_', ' ') if name == 'light' else inner}", entry, inner)
     else:
-        table.add_row(Text(label), Text(_shown(name, value)))
+        table.add_row(Text(label), Text(one_line(_shown(name, value))))
 
 
 def _shown(name: str, value: Any) -> str:

@@ -2,7 +2,12 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
+import tracemalloc
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import OpenEXR
@@ -56,6 +61,24 @@ def test_light_counts_what_is_not_finite_and_leaves_it_out():
     pixels[0, 0, 0], pixels[1, 1], pixels[2, 2, 2] = np.nan, np.inf, -1
     found = light_statistics(pixels)
     assert (found["nan"], found["infinite"], found["minimum"], found["maximum"]) == (1, 3, -1.0, 1.0)
+
+
+def test_light_of_a_large_picture_is_sampled_evenly_and_takes_no_copy_of_it(monkeypatch):
+    """A picture of 9 KB took 6.7 GB: its samples as float, several times."""
+    planes = [np.random.default_rng(c).uniform(0.25, 2, (1024, 1536)).astype(np.float16) for c in range(3)]
+    planes[0][:, 7] = 100.0  # a sample of the same columns in each row would miss it, or see nothing else
+    exact = light_statistics(planes)
+    monkeypatch.setattr("ldr2hdr_cli.info._SAMPLE", 2**15)
+    monkeypatch.setattr("ldr2hdr_cli.info._BAND", 2**15)
+    tracemalloc.start()
+    try:
+        found = light_statistics(planes)
+        assert tracemalloc.get_traced_memory()[1] < planes[0].nbytes
+    finally:
+        tracemalloc.stop()
+    assert found["median"] == pytest.approx(exact["median"], abs=0.02) and found["maximum"] == 100
+    assert found["stops"] == pytest.approx(exact["stops"], abs=0.1)
+    assert found["share_above_one"] == exact["share_above_one"]
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan])
@@ -122,6 +145,61 @@ def test_weights(tmp_path):
     assert "provisional" in shown(found)
     save_network(network, tmp_path / "w.pth")
     assert describe(tmp_path / "w.pth")["provisional"] is False
+
+
+ESCAPES = "\x1b]0;owned\x07\x1b[2J\u202e\r\n"
+
+
+def info(*arguments) -> tuple[int, str, str]:
+    """Exit status, stdout, stderr of the command, which is given 200 columns."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ldr2hdr_cli.app", "info", *map(str, arguments)],
+        capture_output=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def hostile(folder: Path) -> list[Path]:
+    """Escape sequences wherever a file has room for text, and in a name."""
+    said = {**attributes(), "comments": f"EXR{ESCAPES}", f"own{ESCAPES}": 1.0}
+    write_exr(folder / "a.exr", np.ones((4, 4, 3), np.float32), attributes=said)
+    radiance = b"#?RADIANCE\nVIEW=HDR" + ESCAPES.encode().replace(b"\n", b"") + b"\n# c\x1b[2J: d\n"
+    (folder / "a.hdr").write_bytes(radiance + b"FORMAT=32-bit_rle_rgbe\n\n-Y 1 +X 1\n\x80\x80\x80\x80")
+    network = MaskedUNet(NetworkConfig(base_channels=2, depth=2))
+    save_network(network, folder / "a.safetensors", {f"key{ESCAPES}": f"WEIGHTS{ESCAPES}"})
+    (folder / "a.md").write_text(f"CARD{ESCAPES}")
+    Image.new("RGB", (4, 4)).save(folder / f"NAME{ESCAPES.strip()}.png")
+    (folder / f"GONE{ESCAPES.strip()}.exr").write_bytes(b"none")
+    return sorted(folder.glob("*[!d]"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names have no control characters there")
+def test_nothing_in_a_file_or_its_name_reaches_the_terminal_as_more_than_text(tmp_path):
+    status, out, err = info(*hostile(tmp_path))
+    assert status == 1  # of the one that is no EXR
+    for text in (out, err):
+        assert all(character.isprintable() or character == "\n" for character in text)
+    for mark in ("EXR", "HDR", "WEIGHTS", "CARD", "NAME"):
+        assert mark + "\\x1b]0;owned" in "".join(out.split("\n"))
+    assert "GONE\\x1b]0;owned" in err
+
+
+def test_json_is_all_that_info_prints(tmp_path):
+    """OpenEXR says on stdout what it thinks of a damaged file; JSON has no NaN."""
+    picture = np.random.default_rng(0).random((64, 64, 3)).astype(np.float32)
+    write_exr(tmp_path / "good.exr", picture, attributes={**attributes(), "gain": float("nan")})
+    (tmp_path / "cut.exr").write_bytes((tmp_path / "good.exr").read_bytes()[:9000])
+    status, out, err = info("--json", tmp_path / "cut.exr", tmp_path / "good.exr")
+    (found,) = [json.loads(line, parse_constant=pytest.fail) for line in out.splitlines()]
+    assert status == 1 and found["width"] == 64 and found["attributes"]["gain"] == "nan"
+    assert "cut.exr is damaged" in err
+
+
+@pytest.mark.parametrize("suffix", [".exr", ".hdr", ".jpg", ".pth"])
+def test_a_path_that_is_too_long_is_a_sentence(tmp_path, suffix):
+    with pytest.raises(Ldr2hdrError, match="does not exist"):
+        describe(tmp_path / ("x" * 5000 + suffix))
 
 
 def test_a_photograph(tmp_path):
