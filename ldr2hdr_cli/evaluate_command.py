@@ -88,7 +88,7 @@ def evaluate(
             raise typer.BadParameter("--video goes with --hdr DIR, and not with --pairs, --prediction or --save-inputs")
         shares = _shares(share)
         clip_settings = {
-            "hdr": str(hdr), "level": shares[len(shares) // 2], "frames": frames, "size": size, "seed": seed,
+            "hdr": _text(hdr), "level": shares[len(shares) // 2], "frames": frames, "size": size, "seed": seed,
             "peak": peak, "white": white,
         }  # fmt: skip
         return _evaluate_clips(hdr, only, clip_settings, weights, method, device, precision, out, page_pictures)
@@ -101,8 +101,8 @@ def evaluate(
     scoring = Scoring(fit_curve, cvvdp, peak, white, "cuda" if device.startswith("cuda") else "cpu")
     results = compare(cases, methods, scoring, jobs or min(4, os.cpu_count() or 1))
     settings: dict[str, Any] = {
-        "hdr": str(hdr) if hdr else None,
-        "pairs": [str(folder) for folder in pairs] if pairs else None,
+        "hdr": _text(hdr) if hdr else None,
+        "pairs": [_text(folder) for folder in pairs] if pairs else None,
         "share": share, "mild": mild, "seed": seed, "size": size, "views": views, "jpeg": jpeg,
         "fit_curve": fit_curve, "peak": peak, "white": white, "methods": list(methods),
     }  # fmt: skip
@@ -127,7 +127,7 @@ def _evaluate_clips(
     methods = [operator_clips(name) for name in _known_operators(names)]
     for text in weights or ([] if operators else [DEFAULT_WEIGHTS]):
         path = None if text == DEFAULT_WEIGHTS else Path(text)
-        methods.append(network_clips("ldr2hdr" if path is None else path.stem, path, device, precision))  # type: ignore[arg-type]
+        methods.append(network_clips(_name(path), path, device, precision))  # type: ignore[arg-type]
     if out is not None:
         _make(out)
     album = clip_report.ClipAlbum(min(page_pictures, CLIPS_ON_PAGE) if out is not None else 0)
@@ -153,7 +153,7 @@ def _evaluate_clips(
     console.print("\n".join(said), highlight=False, markup=False)
     if out is not None:
         _write_clips(out, rows, summary, settings, said, album)
-        console.print(f"\nPlay them: open {out / 'index.html'} in a browser.", highlight=False, markup=False)
+        console.print(f"\nPlay them: open {_text(out / 'index.html')} in a browser.", highlight=False, markup=False)
 
 
 def _write_clips(out: Path, rows: Any, summary: Any, settings: dict[str, Any], said: list[str], album: Any) -> None:
@@ -208,10 +208,10 @@ def _methods(
     methods: dict[str, Method] = {name: operator_method(name) for name in _known_operators(names)}
     for text in weights or ([] if operators else [DEFAULT_WEIGHTS]):
         path = None if text == DEFAULT_WEIGHTS else Path(text)
-        name = _unused("ldr2hdr" if path is None else path.stem, methods)
+        name = _unused(_name(path), methods)
         methods[name] = network_method(path, device, precision)  # type: ignore[arg-type]  # checked above
     for folder in predictions or []:
-        methods[_unused(folder.resolve().name, methods)] = prediction_method(folder)
+        methods[_unused(_text(folder.resolve().name), methods)] = prediction_method(folder)
     if not methods:
         raise typer.BadParameter("nothing to compare: give --method, --weights or --prediction")
     return methods
@@ -231,15 +231,25 @@ def _known_operators(names: list[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def _text(value: str | Path) -> str:
+    """A name as it is shown and written, with its control characters spelt out."""
+    from ldr2hdr_cli.display import one_line
+
+    return one_line(str(value))
+
+
+def _name(weights: Path | None) -> str:
+    """Of a network, in the tables."""
+    return "ldr2hdr" if weights is None else _text(weights.stem)
+
+
 def _unused(name: str, taken: Iterable[str]) -> str:
     candidates = [name, *(f"{name} ({number})" for number in range(2, 1000))]
     return next(candidate for candidate in candidates if candidate not in taken)
 
 
 def _save_inputs(cases: Iterator[Case], folder: Path) -> None:
-    import io
-
-    from PIL import Image
+    import imageio.v3 as iio
     from rich.console import Console
 
     from model.atomic import write_atomically
@@ -247,11 +257,11 @@ def _save_inputs(cases: Iterator[Case], folder: Path) -> None:
     _make(folder)
     count = 0
     for case in cases:
-        buffer = io.BytesIO()
-        Image.fromarray((case.ldr * 255 + 0.5).astype("uint8")).save(buffer, "PNG")
-        write_atomically(folder / f"{case.name}.png", buffer.getvalue())
+        codes = (case.ldr * 255 + 0.5).astype("uint8")
+        encoded = iio.imwrite("<bytes>", codes, plugin="pillow", extension=".png")
+        write_atomically(folder / f"{case.name}.png", encoded)
         count += 1
-    Console().print(f"Wrote {count} pictures to {folder}.", highlight=False, markup=False)
+    Console().print(f"Wrote {count} pictures to {_text(folder)}.", highlight=False, markup=False)
 
 
 def _report(results: Iterator[Result], settings: dict[str, Any], out: Path | None, page_pictures: int) -> None:
@@ -279,7 +289,7 @@ def _report(results: Iterator[Result], settings: dict[str, Any], out: Path | Non
     console.print("\n".join(sentences), highlight=False, markup=False)
     if out is not None:
         _write(out, rows, summary, settings, sentences, album)
-        console.print(f"\nLook at {out / 'index.html'} in a browser.", highlight=False, markup=False)
+        console.print(f"\nLook at {_text(out / 'index.html')} in a browser.", highlight=False, markup=False)
 
 
 def _write(out: Path, rows: Any, summary: Any, settings: dict[str, Any], sentences: list[str], album: Any) -> None:

@@ -11,8 +11,8 @@ from math import isfinite
 from typing import Any
 
 import cv2
+import imageio.v3 as iio
 import numpy as np
-from PIL import Image
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -146,9 +146,9 @@ def build_clip_page(
 def _jpeg(linear: np.ndarray, stops: float) -> str:
     small = cv2.resize(linear, (SIDE, SIDE), interpolation=cv2.INTER_AREA) if len(linear) > SIDE else linear
     shown = np.clip(small * np.float32(2.0**stops), 0, 1) ** (1 / 2.2)
-    buffer = io.BytesIO()
-    Image.fromarray(np.rint(shown * 255).astype(np.uint8)).save(buffer, "JPEG", quality=QUALITY, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    codes = np.rint(shown * 255).astype(np.uint8)
+    encoded = iio.imwrite("<bytes>", codes, plugin="pillow", extension=".jpg", quality=QUALITY, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(encoded).decode()
 
 
 def _plot(lines: dict[str, list[float]]) -> str:

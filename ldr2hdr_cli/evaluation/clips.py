@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ldr2hdr_cli.display import one_line
 from ldr2hdr_cli.evaluation.protocol import CURVE_N, CURVE_SIGMA, TRIES, numbers_of, scenes
 from model.errors import Ldr2hdrError
 from train.camera import camera_curve, expose
@@ -80,7 +81,7 @@ def made_clips(
         panorama = np.maximum(np.nan_to_num(read_hdr(path)[..., :3], nan=0.0, posinf=65504.0), 0.0)
         if not is_panorama(panorama.shape):
             continue
-        clip = _clip(path.stem, panorama, MOTIONS[number % len(MOTIONS)], level, frames, size, seed)
+        clip = _clip(one_line(path.stem), panorama, MOTIONS[number % len(MOTIONS)], level, frames, size, seed)
         number += 1
         if clip is not None:
             yield clip

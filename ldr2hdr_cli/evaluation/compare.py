@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ldr2hdr_cli.display import one_line
 from ldr2hdr_cli.evaluation.alignment import align_scale, fit_curve
 from ldr2hdr_cli.evaluation.metrics import PEAK, WHITE, cvvdp_jod, score
 from ldr2hdr_cli.evaluation.protocol import Case, aligning_pixels
@@ -136,8 +137,8 @@ def _result(case: Case, methods: dict[str, Method], scoring: Scoring) -> Result:
 
 def _row(case: Case, method: str, picture: np.ndarray, scoring: Scoring) -> dict[str, Any]:
     row: dict[str, Any] = {
-        "case": case.name,
-        "scene": case.scene,
+        "case": one_line(case.name),
+        "scene": one_line(case.scene),
         "exposure": case.exposure,
         "level": case.level,
         "method": method,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import json
 import re
 import zlib
@@ -20,9 +19,10 @@ from math import isfinite
 from typing import Any
 
 import cv2
+import imageio.v3 as iio
 import numpy as np
-from PIL import Image
 
+from ldr2hdr_cli.display import one_line
 from ldr2hdr_cli.evaluation import report
 from ldr2hdr_cli.evaluation.compare import Result
 from ldr2hdr_cli.evaluation.report import BIN_NAMES, HEADLINE, KINDS, METRICS, SHOWN, Estimate, MethodScore
@@ -76,7 +76,7 @@ class Album:
         order = self._seen.get((case.scene, case.exposure), 0)
         self._seen[case.scene, case.exposure] = order + 1
         kept = self._kept[case.exposure]
-        key = (order, zlib.crc32(case.name.encode()))
+        key = (order, zlib.crc32(case.name.encode("utf-8", "surrogateescape")))
         if self.limit < 1 or (len(kept) == self.limit and key > kept[-1][:2]):
             return
         kept.append((*key, _plate(result)))
@@ -99,14 +99,12 @@ def encode_layer(linear: np.ndarray, source: np.ndarray) -> bytes:
     codes = np.clip(np.rint(STEP * logs), DARKEST, BRIGHTEST).astype(np.int32)
     stored = codes - SOURCE_CODES[source] + OFFSET
     planes = np.concatenate([stored >> 4, stored & 15]).astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(planes).save(buffer, "WEBP", lossless=True, quality=30, method=2)
-    return buffer.getvalue()
+    return _webp(planes)
 
 
 def decode_layer(data: bytes, source: np.ndarray) -> np.ndarray:
     """The inverse of `encode_layer`, float32, within 1/128 stop between 2^-18 and 2^16; what the page's script does."""
-    planes = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(np.int32)
+    planes = iio.imread(data, plugin="pillow", extension=".webp", mode="RGB").astype(np.int32)
     high, low = np.split(planes, 2)
     codes = SOURCE_CODES[source] + (high * 16 + low) - OFFSET
     return np.where(codes > DARKEST, np.exp2(codes / STEP), 0.0).astype(np.float32)
@@ -152,7 +150,7 @@ def _plate(result: Result) -> Plate:
     source = _codes(_smaller(case.ldr, SIDE))
     pictures = {TRUTH: case.truth, **result.pictures}
     layers = {_key(name): encode_layer(_smaller(picture, SIDE), source) for name, picture in pictures.items()}
-    return Plate(case.name, case.exposure, case.level, case.share, source, layers, result.rows)
+    return Plate(one_line(case.name), case.exposure, case.level, case.share, source, layers, result.rows)
 
 
 def _key(name: str) -> str:
@@ -194,8 +192,6 @@ def _codes(encoded: np.ndarray) -> np.ndarray:
 
 
 def _picture(plate: Plate, order: Sequence[str]) -> dict[str, Any]:
-    buffer = io.BytesIO()
-    Image.fromarray(plate.source).save(buffer, "WEBP", lossless=True, quality=30, method=2)
     rows = {row["method"]: row for row in plate.rows}
     height, width = plate.source.shape[:2]
     about = {"share": f"{plate.level:g} % asked", "mild": f"{plate.level:.2f} stops over", "given": "given"}
@@ -205,7 +201,7 @@ def _picture(plate: Plate, order: Sequence[str]) -> dict[str, Any]:
         "about": f"{about[plate.exposure]}, {plate.share:.1f} % of the pixels clipped",
         "width": width,
         "height": height,
-        "source": _url(buffer.getvalue()),
+        "source": _url(_webp(plate.source)),
         "truth": _url(plate.layers[TRUTH]),
         "layers": [_url(plate.layers[_key(method)]) for method in order],
         "numbers": [_numbers(rows[method]) for method in order],
@@ -221,6 +217,10 @@ def _numbers(row: dict[str, Any]) -> list[list[str]]:
         for key, value in shown
         if value is not None
     ]
+
+
+def _webp(codes: np.ndarray) -> bytes:
+    return iio.imwrite("<bytes>", codes, plugin="pillow", extension=".webp", lossless=True, quality=30, method=2)
 
 
 def _url(data: bytes) -> str:

@@ -11,15 +11,14 @@ runs, on two machines, compare on the same pictures. Two kinds of exposure are m
 
 from __future__ import annotations
 
-import io
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
+import imageio.v3 as iio
 import numpy as np
-from PIL import Image
 
 from ldr2hdr_cli.evaluation.alignment import align_scale
 from ldr2hdr_cli.sources import STILL_SUFFIXES, read_still
@@ -234,9 +233,8 @@ def _photograph(
     seen = camera_curve(np.clip(exposed, 0, 1), n, sigma)
     codes = np.rint(np.clip(seen, 0, 1) * 255).astype(np.uint8)
     if jpeg is not None:
-        buffer = io.BytesIO()
-        Image.fromarray(codes).save(buffer, "JPEG", quality=jpeg, subsampling=0)
-        codes = np.asarray(Image.open(buffer).convert("RGB"))
+        encoded = iio.imwrite("<bytes>", codes, plugin="pillow", extension=".jpg", quality=jpeg, subsampling=0)
+        codes = iio.imread(encoded, plugin="pillow", extension=".jpg")
     ldr = codes.astype(np.float32) / 255
     return Case(name, scene, exposure, level, ldr, exposed, exposed >= 1)
 
@@ -251,7 +249,8 @@ def _curve(rng: np.random.Generator) -> tuple[float, float]:
 
 def numbers_of(seed: int, scene: str, tag: str) -> np.random.Generator:
     """Numbers that depend on the seed, scene and view alone, whatever else is evaluated."""
-    return np.random.default_rng([seed, zlib.crc32(scene.encode()), zlib.crc32(tag.encode())])
+    name = scene.encode("utf-8", "surrogateescape")
+    return np.random.default_rng([seed, zlib.crc32(name), zlib.crc32(tag.encode())])
 
 
 def _luminance(linear: np.ndarray) -> np.ndarray:

@@ -219,7 +219,10 @@ def show(estimate: Estimate, key: str, interval: bool = True) -> str:
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """One line for each picture and method; a bin's columns are `count_1_2`, `bias_1_2`, `rmse_1_2`."""
+    """One line for each picture and method; a bin's columns are `count_1_2`, `bias_1_2`, `rmse_1_2`.
+
+    Text that a spreadsheet would take for a formula, as a file's name may be, is quoted with an apostrophe.
+    """
     flat = [_flat(row) for row in rows]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(key for row in flat for key in row)), lineterminator="\n")
@@ -412,7 +415,14 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     for entry in row.get("by_stops_above", []):
         name = f"{entry['from']:g}_{'inf' if entry['to'] is None else format(entry['to'], 'g')}"
         flat.update({f"{key}_{name}": entry[key] for key in ("count", "bias", "rmse")})
-    return {key: "" if isinstance(value, float) and np.isnan(value) else value for key, value in flat.items()}
+    return {key: _cell(value) for key, value in flat.items()}
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float) and np.isnan(value):
+        return ""
+    is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@"))
+    return f"'{value}" if is_formula else value
 
 
 def _as_dict(score: MethodScore) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +15,10 @@ from typer.testing import CliRunner, Result
 
 from ldr2hdr_cli.evaluate_command import evaluate
 from ldr2hdr_cli.exr import write_exr
+from ldr2hdr_cli.radiance import write_radiance
 from model import MaskedUNet, NetworkConfig, save_network
 from model.errors import Ldr2hdrError
+from train.pictures import read_hdr
 
 app = typer.Typer(pretty_exceptions_enable=False)
 app.command()(evaluate)
@@ -163,3 +168,39 @@ def test_two_weights_of_one_name_stay_apart(hdr: Path, weights: Path, tmp_path: 
     result = run("--hdr", hdr, "--method", "none", "--weights", weights, "--weights", twin, "--no-mild", *SMALL)
     assert result.exit_code == 0, result.output
     assert "tiny (2)" in result.output and "equal in every scene" in " ".join(result.output.split())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_hostile_names_are_read_and_shown_as_text(hdr: Path, weights: Path, tmp_path: Path) -> None:
+    """In a process of its own: OpenCV ended Python (SIGSEGV) on a name that is not UTF-8."""
+    folder = tmp_path / "truth\x1b[2J\udcff"
+    folder.mkdir()
+    write_radiance(folder / "=cave\x1b]0;owned\x07\udcff.hdr", read_hdr(hdr / "cave.exr"), {})
+    write_exr(folder / "attic\r\udcff.exr", read_hdr(hdr / "attic.exr"))
+    evil = weights.rename(tmp_path / "@net\x1b[2J.safetensors")
+    out = tmp_path / "out\x1b[2J"
+    arguments = ["--hdr", folder, "--weights", evil, "--method", "clip", "-o", out, "--no-mild", *SMALL]
+    done = subprocess.run(
+        [sys.executable, "-m", "ldr2hdr_cli.app", "evaluate", *map(os.fsencode, arguments)], capture_output=True
+    )
+    said = done.stdout.decode() + done.stderr.decode()
+    assert done.returncode == 0, said
+    assert all(character.isprintable() or character == "\n" for character in said)
+    for name in ("results.csv", "results.json", "index.html"):
+        text = (out / name).read_text("utf-8")
+        assert "cave" in text and all(character.isprintable() or character == "\n" for character in text), name
+    rows = rows_in(out)
+    assert {row["scene"] for row in rows} == {r"'=cave\x1b]0;owned\x07\udcff", r"attic\r\udcff"}
+    assert {row["method"] for row in rows} == {"clip", r"'@net\x1b[2J"}
+
+
+def test_inputs_with_hostile_names_meet_their_predictions(hdr: Path, tmp_path: Path) -> None:
+    (hdr / "cave.exr").rename(hdr / "ca\x1b[2Jve.exr")
+    result = run("--hdr", hdr, "--save-inputs", tmp_path / "in\x1b[2J", "--no-mild", *SMALL)
+    assert result.exit_code == 0 and r"in\x1b[2J" in result.output
+    other = tmp_path / "other\x1b"
+    other.mkdir()
+    for path in (tmp_path / "in\x1b[2J").glob("*.png"):
+        write_exr(other / f"{path.stem}.exr", (np.asarray(Image.open(path)) / np.float32(255)) ** 2)
+    result = run("--hdr", hdr, "--method", "none", "--prediction", other, "--no-mild", *SMALL)
+    assert result.exit_code == 0 and r"other\x1b is off by" in result.output

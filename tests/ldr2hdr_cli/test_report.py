@@ -184,6 +184,15 @@ def test_csv_and_json_hold_every_number(tmp_path: Path) -> None:
     assert document["verdict"] == ["Sentence."]
 
 
+def test_text_that_begins_as_a_formula_is_quoted_and_numbers_stay_numbers(tmp_path: Path) -> None:
+    names = ['=HYPERLINK("http://x","y")', "+1", "-1", "@a", "plain", "a=b"]
+    report.write_csv(tmp_path / "a.csv", [row("m", name, -1.5, level=-0.25) for name in names])
+    with (tmp_path / "a.csv").open() as file:
+        cells = list(csv.DictReader(file))
+    assert [cell["scene"] for cell in cells] == [f"'{name}" for name in names[:4]] + names[4:]
+    assert {(cell[METRIC], cell["level"]) for cell in cells} == {("-1.5", "-0.25")}
+
+
 def test_figure_is_the_same_every_time_and_takes_any_name() -> None:
     rows = rows_of({"$x^{": [1, 2], "_hidden": [2, 3]}, bins={0: (5, 0.1, 0.2)})
     rows += rows_of({"$x^{": [2, 2], "_hidden": [3, 3]}, level=8.0)
