@@ -207,7 +207,10 @@ def _plain(value: Any) -> Any:
     if type(value).__name__ == "TimeCode":
         mark = ";" if value.dropFrame else ":"
         return f"{value.hours:02}:{value.minutes:02}:{value.seconds:02}{mark}{value.frame:02}"
-    return str(value)
+    try:
+        return str(value)
+    except UnicodeDecodeError:  # OpenEXR's, of an attribute whose type is damaged
+        return f"unreadable {type(value).__name__}"
 
 
 def render(description: Mapping[str, Any]) -> Group:

@@ -196,6 +196,13 @@ def test_json_is_all_that_info_prints(tmp_path):
     assert "cut.exr is damaged" in err
 
 
+def test_an_attribute_of_a_type_without_a_name_is_said_to_be_unreadable(tmp_path):
+    write_exr(tmp_path / "a.exr", np.ones((4, 4, 3), np.float32), attributes={"gain": 1.0})
+    data = (tmp_path / "a.exr").read_bytes()
+    (tmp_path / "a.exr").write_bytes(data.replace(b"gain\0float", b"gain\0fl\xffat"))
+    assert "unreadable" in describe(tmp_path / "a.exr")["attributes"]["gain"]
+
+
 @pytest.mark.parametrize("suffix", [".exr", ".hdr", ".jpg", ".pth"])
 def test_a_path_that_is_too_long_is_a_sentence(tmp_path, suffix):
     with pytest.raises(Ldr2hdrError, match="does not exist"):
