@@ -1,0 +1,31 @@
+# A developer's commands, in an environment made by: python3 -m venv .venv && .venv/bin/pip install -e ".[dev]"
+# Another environment: make test BIN=/path/to/bin/
+BIN ?= .venv/bin/
+export OMP_WAIT_POLICY = PASSIVE
+
+.PHONY: help lint format test bench ci
+
+help:
+	@echo "make lint     format, lint and types, without changing anything"
+	@echo "make format   format, and mend what the linter can"
+	@echo "make test     the whole suite; TESTS=tests/model for a part"
+	@echo "make bench    the speed of converting, as ratios"
+	@echo "make ci       all that must pass before a change lands"
+
+lint:
+	$(BIN)ruff format --check .
+	$(BIN)ruff check .
+	$(BIN)mypy
+
+format:
+	$(BIN)ruff format .
+	$(BIN)ruff check --fix .
+
+test:
+	$(BIN)python -m pytest $(TESTS)
+
+bench:
+	$(BIN)python benchmarks/speed.py
+
+ci:
+	.ci/run
