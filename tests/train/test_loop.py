@@ -193,20 +193,21 @@ class FullDisk(Hearing):
         resource.setrlimit(resource.RLIMIT_FSIZE, (0 if full else hard, hard))
 
 
-@pytest.fixture
-def growing():
-    """Lifts the limit that `FullDisk` set."""
+def train_on_a_full_disk(run_settings, hearing):
+    """The limit is lifted before pytest writes its dot, which may go to a file too."""
     resource = pytest.importorskip("resource", reason="POSIX")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        return train(run_settings, FourPatches(), FourPatches(), hearing)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's thread ends of it
-def test_a_full_disk_is_a_warning_and_the_run_goes_on(tmp_path, growing):
+def test_a_full_disk_is_a_warning_and_the_run_goes_on(tmp_path):
     hearing = FullDisk()
     often = settings(tmp_path, 9, log_every=1, validate_every=3, checkpoint_every=4, pictures_every=3)
-    end = train(often, FourPatches(), FourPatches(), hearing)
+    end = train_on_a_full_disk(often, hearing)
     assert end.step == 9 and end.reason == "steps"
     for name in ("log.csv", "tensorboard", "pictures"):
         assert sum(f"WARNING: {tmp_path / name} could not be written" in said for said in hearing.said) == 1, name
@@ -216,10 +217,10 @@ def test_a_full_disk_is_a_warning_and_the_run_goes_on(tmp_path, growing):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_disk_that_has_space_again_is_written_to_again(tmp_path, growing):
+def test_a_disk_that_has_space_again_is_written_to_again(tmp_path):
     often = settings(tmp_path, 9, log_every=1, validate_every=1)
     hearing = FullDisk(last=6)
-    end = train(often, FourPatches(), FourPatches(), hearing)
+    end = train_on_a_full_disk(often, hearing)
     assert end.step == 9 and load_network(tmp_path / "last.safetensors") and load_network(tmp_path / "best.safetensors")
     with (tmp_path / "log.csv").open(newline="") as file:
         steps = [int(row["step"]) for row in csv.DictReader(file) if row["kind"] == "train"]
