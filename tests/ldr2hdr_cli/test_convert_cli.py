@@ -380,6 +380,7 @@ def test_a_signal_during_an_import_ends_the_process_without_a_word(photo, tmp_pa
         text=True,
         timeout=60,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "fake"), *sys.path])},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     assert (done.returncode, done.stdout, done.stderr) == (-signal.Signals[name], "", "")
 
