@@ -512,9 +512,9 @@ def worker(arena: Path) -> int:
 
 def convert_damaged(path: Path, out: Path) -> tuple[str, str]:
     """One file through the pipeline of `convert`, decoders, attributes and EXR writer included; its results removed."""
-    from ldr2hdr_cli import job, pipeline
-    from ldr2hdr_cli.exr import frame_attributes, write_exr
-    from ldr2hdr_cli.sources import find_inputs
+    from ldr2hdr_cli.convert import job, pipeline
+    from ldr2hdr_cli.media.exr import frame_attributes, write_exr
+    from ldr2hdr_cli.media.sources import find_inputs
     from model.errors import Ldr2hdrError
 
     def write(work: pipeline.Work, hdr: np.ndarray) -> int:

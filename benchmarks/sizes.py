@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ldr2hdr_cli.sources import STILL_SUFFIXES, read_still
+from ldr2hdr_cli.media.sources import STILL_SUFFIXES, read_still
 from model import Reconstructor, load_network
 from model.checkpoint import usual_working_size
 

@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 import torch
 
-from ldr2hdr_cli.exr import write_exr
-from ldr2hdr_cli.sources import read_frames, read_still
-from ldr2hdr_cli.steady import Steadier
+from ldr2hdr_cli.convert.temporal import TemporalFilter
+from ldr2hdr_cli.media.exr import write_exr
+from ldr2hdr_cli.media.sources import read_frames, read_still
 from model import MaskedUNet, NetworkConfig, Reconstructor, exposure_mask, load_network
 from model.checkpoint import usual_working_size
 from model.masked_unet import initialise
@@ -141,7 +141,7 @@ def clip(frames: int = 8) -> None:
         logs = [reconstructor.predict_log(ldr) for ldr in pictures]
         alone = filtered = float("inf")
         for _ in range(2):
-            steadier = Steadier("auto", net.config.mask_threshold, net.config.floor)
+            temporal_filter = TemporalFilter("auto", net.config.mask_threshold, net.config.floor)
             for number, (ldr, log) in enumerate(zip(pictures, logs, strict=True)):
                 begin = time.perf_counter()
                 made = reconstructor.predict_log(ldr)
@@ -149,7 +149,7 @@ def clip(frames: int = 8) -> None:
                 reconstructor.compose(ldr, made)
                 alone = min(alone, time.perf_counter() - begin)
                 begin = time.perf_counter()
-                steadier.push(number, ldr, log)
+                temporal_filter.push(number, ldr, log)
                 if number > 1:
                     filtered = min(filtered, time.perf_counter() - begin)
         print(

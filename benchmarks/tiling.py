@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ldr2hdr_cli.sources import read_still
+from ldr2hdr_cli.media.sources import read_still
 from model import Reconstructor, exposure_mask, load_network
 from model.checkpoint import usual_working_size
 

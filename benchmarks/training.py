@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, default_collate
 
-from ldr2hdr_cli.exr import write_exr
+from ldr2hdr_cli.media.exr import write_exr
 from model import MaskedUNet, NetworkConfig
 from model.masked_unet import initialise
 from train.config import LossSettings, Settings, make_settings

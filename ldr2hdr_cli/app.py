@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from ldr2hdr_cli.evaluate_command import evaluate
+from ldr2hdr_cli.evaluation.command import evaluate
 from ldr2hdr_cli.train_commands import train_app
 from model import __version__
 from model.errors import Ldr2hdrError
@@ -263,7 +263,7 @@ def convert(
         raise Ldr2hdrError(f"--tile {tile}: give a number of pixels, or auto.")
     if working_size not in ("auto", "off") and not _is_size(working_size):
         raise Ldr2hdrError(f"--working-size {working_size}: give a number of pixels, auto or off.")
-    from ldr2hdr_cli import convert as command
+    from ldr2hdr_cli.convert import command
 
     status = command.convert(
         command.Request(
@@ -341,8 +341,8 @@ def info(
 
     from rich.console import Console
 
-    from ldr2hdr_cli.display import one_line
     from ldr2hdr_cli.info import describe, render
+    from ldr2hdr_cli.terminal import one_line
     from model.checkpoint import DEFAULT_WEIGHTS
 
     failed = False
@@ -387,7 +387,7 @@ def main() -> None:
     except Ldr2hdrError as error:
         if debug:
             raise
-        from ldr2hdr_cli.display import one_line
+        from ldr2hdr_cli.terminal import one_line
 
         typer.echo(f"ldr2hdr: {one_line(str(error))}", err=True)
         sys.exit(2)

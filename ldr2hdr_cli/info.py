@@ -17,7 +17,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ldr2hdr_cli.display import one_line
+from ldr2hdr_cli.terminal import one_line
 from model.errors import Ldr2hdrError
 
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)  # ITU-R BT.709-6, item 3.2
@@ -102,7 +102,7 @@ def _step(count: int, width: int) -> int:
 
 
 def _exr(path: Path) -> dict[str, Any]:
-    from ldr2hdr_cli.exr import read_planes
+    from ldr2hdr_cli.media.exr import read_planes
 
     planes, attributes = read_planes(path)
     height, width = next(iter(planes.values())).shape
@@ -167,7 +167,7 @@ def _card_summary(weights: Path) -> str | None:
 
 
 def _plate(path: Path) -> dict[str, Any]:
-    from ldr2hdr_cli.sources import probe
+    from ldr2hdr_cli.media.sources import probe
 
     plate = probe(path)
     found = {field.name: _plain(getattr(plate, field.name)) for field in fields(plate)}

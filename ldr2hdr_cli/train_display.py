@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 
-from ldr2hdr_cli.display import one_line, silence
+from ldr2hdr_cli.terminal import one_line, silence
 from train.loop import Listener, speaks_for_the_run
 from train.loop import Progress as Step
 

@@ -14,11 +14,11 @@ from model.exposure import LOG_RANGE, Transfer, compose_hdr, exposure_mask, line
 from model.masked_unet import MaskedUNet, receptive_radius
 from model.selective import fold, reconstruct_where
 from model.tiling import Tile, bytes_per_pixel, clipped_region, largest_tile, plan, window
-from model.working_size import block_means, settle, working_edges
+from model.working_size import block_means, match_level, working_edges
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
-MOST, LEAST = 2 << 30, 1 << 29
+AUTO_BUDGET_MAX, AUTO_BUDGET_MIN = 2 << 30, 1 << 29
 """Bytes that "auto" gives the network and the picture on a CPU, at most, and the network, at least."""
 
 Kept = dict[Tile, tuple[np.ndarray, np.ndarray]]
@@ -124,7 +124,7 @@ class Reconstructor:
             )
             if small_log is not None:
                 least = math.log(2) if self.config.floor else LOG_RANGE[0]
-                settle(log_hdr, ldr, clipped, small_log, small, edges, self.config.mask_threshold, least)
+                match_level(log_hdr, ldr, clipped, small_log, small, edges, self.config.mask_threshold, least)
                 np.clip(log_hdr, *LOG_RANGE, out=log_hdr)
         return log_hdr
 
@@ -256,7 +256,7 @@ class Reconstructor:
         if self.device.type == "cuda":
             return _memory(self.device) / 2
         # A huge picture takes memory itself, as its source and its result.
-        return max(min(_memory(self.device) / 4, MOST) - 2 * ldr.nbytes, LEAST)
+        return max(min(_memory(self.device) / 4, AUTO_BUDGET_MAX) - 2 * ldr.nbytes, AUTO_BUDGET_MIN)
 
     def _lower(self, region: Tile, ldr: np.ndarray) -> bool:
         """After running out of memory: half the batch, then half the tile. False when nothing is left to lower."""

@@ -19,10 +19,10 @@ from model.masked_unet import MaskedConv, MaskedUNet, activate
 BLOCK = 64
 """Side of a block in pixels of its own level. A rim around it is computed and thrown away."""
 
-TOGETHER = 4
+BLOCKS_PER_BATCH = 4
 """Blocks in one convolution: enough to fill a processor, few enough to stay in its cache."""
 
-EDGE = 4
+BORDER_MARGIN = 4
 """How many pixels of a level, at its edge, the zeros around the picture can have darkened; two, and some to spare."""
 
 RIM = 2
@@ -91,7 +91,7 @@ def encoder_masks(net: MaskedUNet, mask: Tensor) -> Iterator[Tensor]:
     """
     yield mask
     levels = min(net.config.depth, 4)  # deeper maps are smaller than what is saved
-    small = mask.new_ones(1, mask.shape[1], *(min(side, (2 * EDGE + 2) << levels) for side in mask.shape[2:]))
+    small = mask.new_ones(1, mask.shape[1], *(min(side, (2 * BORDER_MARGIN + 2) << levels) for side in mask.shape[2:]))
     reached = (mask < 1).any(1, keepdim=True)
     for level, layer in enumerate(net.encoder):
         reached = _spread(reached, layer.conv.kernel_size[0], layer.conv.stride[0])
@@ -133,11 +133,11 @@ def _grown(small: Tensor, shape: torch.Size) -> Tensor:
     count, _, height, width = shape
     surplus = width - small.shape[3]
     if surplus > 0:
-        middle = small[:, :, :, EDGE : EDGE + 1].expand(-1, -1, -1, surplus)
-        small = torch.cat((small[:, :, :, :EDGE], middle, small[:, :, :, EDGE:]), 3)
+        middle = small[:, :, :, BORDER_MARGIN : BORDER_MARGIN + 1].expand(-1, -1, -1, surplus)
+        small = torch.cat((small[:, :, :, :BORDER_MARGIN], middle, small[:, :, :, BORDER_MARGIN:]), 3)
     channels, rows = small.shape[1:3]
     grown = small.new_empty(count, height, width, channels).permute(0, 3, 1, 2)
-    top = min(EDGE, height)
+    top = min(BORDER_MARGIN, height)
     bottom = max(height - rows, 0) + top  # from here on, the rows of `small` again
     grown[:, :, :top] = small[:, :, :top]
     grown[:, :, top:bottom] = small[:, :, top : top + 1]
@@ -232,8 +232,8 @@ def _decode(
 def _places(wanted: Tensor) -> Iterator[list[tuple[int, int, int]]]:
     """Picture, top and left of every block that is wanted, a few at a time."""
     places = [(n, row * BLOCK, column * BLOCK) for n, row, column in _blocks(wanted, BLOCK)[:, 0].nonzero().tolist()]
-    for start in range(0, len(places), TOGETHER):
-        yield places[start : start + TOGETHER]
+    for start in range(0, len(places), BLOCKS_PER_BATCH):
+        yield places[start : start + BLOCKS_PER_BATCH]
 
 
 def _cut(x: Tensor, places: list[tuple[int, int, int]], scale: int, rim: int, side: int) -> Tensor:

@@ -15,8 +15,8 @@ from model.exposure import exposure_mask
 WORKING_SIZE = 512
 """Pixels of the longer side: training cuts views of 35 to 110 degrees at 256 to 512 pixels."""
 
-_LEAST = 1e-3  # share of a reduced pixel that must be clipped for its level to be asked for
-_FAINT = 0.02  # of a pixel's neighbours: where so little is clipped, the correction fades out
+MIN_CLIPPED_SHARE = 1e-3  # share of a reduced pixel that must be clipped for its level to be asked for
+FADE_SHARE = 0.02  # of a pixel's neighbours: where so little is clipped, the correction fades out
 _VALUES = 2**18  # of a picture, worked on at a time
 
 Edges = tuple[np.ndarray, np.ndarray]
@@ -46,7 +46,7 @@ def block_means(values: Callable[[slice], np.ndarray], edges: Edges, height: int
     return np.concatenate(bands).astype(np.float32)
 
 
-def settle(
+def match_level(
     log_hdr: np.ndarray,
     ldr: np.ndarray,
     clipped: np.ndarray,
@@ -72,8 +72,8 @@ def settle(
 
     full = block_means(weighted, edges, height, width)
     amount = np.minimum(full[..., 3:], 1 - exposure_mask(small_ldr, threshold))
-    amount[full[..., 3:] < _LEAST] = 0
-    change = np.maximum(small_log, least) - full[..., :3] / np.maximum(full[..., 3:], _LEAST)
+    amount[full[..., 3:] < MIN_CLIPPED_SHARE] = 0
+    change = np.maximum(small_log, least) - full[..., :3] / np.maximum(full[..., 3:], MIN_CLIPPED_SHARE)
     field = np.concatenate([amount * change, amount], axis=2)
     down, across = _between(edges[0], height), _between(edges[1], width)
     step = max(1, _VALUES // (3 * width))
@@ -81,7 +81,7 @@ def settle(
         below = exposure_mask(ldr[rows], threshold) < 1
         if below.any():
             here = _along(_along(field, 0, down[0][rows], down[1][rows]), 1, *across)
-            shift = here[..., :3] / (here[..., 3:] + _FAINT)
+            shift = here[..., :3] / (here[..., 3:] + FADE_SHARE)
             np.add(np.maximum(log_hdr[rows], least), shift, out=log_hdr[rows], where=below)
 
 

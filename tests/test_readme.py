@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from ldr2hdr_cli.app import main
-from ldr2hdr_cli.exr import write_exr
+from ldr2hdr_cli.media.exr import write_exr
 from model import MaskedUNet, NetworkConfig, save_network
 from tests.conftest import write_clip
 

@@ -35,11 +35,11 @@ from train.checkpoints import (
     restore_optimiser,
 )
 from train.config import LossSettings, OptimiserSettings, RunSettings, Settings, save_settings, to_yaml
+from train.dead_channels import MANY, listening
 from train.journal import GRID_EXPOSURES, Journal, exposed, picture_grid
 from train.losses import Features, floor_of, hdr_loss, inpainting_loss
 from train.muon import Muon
 from train.pictures import make_folder
-from train.silence import MANY, listening
 from train.temporal import Movement, temporal_loss, with_moved
 from train.vgg import VGG19Features, load_vgg
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ldr2hdr_cli.display import one_line
 from ldr2hdr_cli.evaluation.protocol import CURVE_N, CURVE_SIGMA, TRIES, numbers_of, scenes
+from ldr2hdr_cli.terminal import one_line
 from model.errors import Ldr2hdrError
 from train.camera import camera_curve, expose
 from train.panorama import focal_length, is_panorama, perspective, rotation

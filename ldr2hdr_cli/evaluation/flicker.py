@@ -14,12 +14,12 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
+from ldr2hdr_cli.convert.operators import expand
+from ldr2hdr_cli.convert.temporal import Temporal, TemporalFilter
 from ldr2hdr_cli.evaluation.alignment import align_scale
 from ldr2hdr_cli.evaluation.clips import Clip, correspondence, directions, project
 from ldr2hdr_cli.evaluation.metrics import PEAK, WHITE, bias_stops, pu21_psnr, rmse_stops
 from ldr2hdr_cli.evaluation.protocol import aligning_pixels
-from ldr2hdr_cli.operators import expand
-from ldr2hdr_cli.steady import Steadier, Temporal
 
 FLOOR = 1e-4  # linear; darker counts as this
 ALONE = ", frame by frame"
@@ -53,9 +53,9 @@ def network_clips(
         logs = [reconstructor.predict_log(frame.ldr, is_frame=True) for frame in clip.frames]
         made = {}
         for strength in temporal:
-            steadier = Steadier(strength, config.mask_threshold, config.floor)
+            temporal_filter = TemporalFilter(strength, config.mask_threshold, config.floor)
             made[names[strength]] = [
-                reconstructor.compose(frame.ldr, steadier.push(number, frame.ldr, log))
+                reconstructor.compose(frame.ldr, temporal_filter.push(number, frame.ldr, log))
                 for number, (frame, log) in enumerate(zip(clip.frames, logs, strict=True))
             ]
         alone = zip(clip.frames, logs, strict=True)

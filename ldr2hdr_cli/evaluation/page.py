@@ -22,10 +22,10 @@ import cv2
 import imageio.v3 as iio
 import numpy as np
 
-from ldr2hdr_cli.display import one_line
 from ldr2hdr_cli.evaluation import report
 from ldr2hdr_cli.evaluation.compare import Result
 from ldr2hdr_cli.evaluation.report import BIN_NAMES, HEADLINE, KINDS, METRICS, SHOWN, Estimate, MethodScore
+from ldr2hdr_cli.terminal import one_line
 
 SIDE = 384  # longer side of a picture on the page, in pixels
 BUDGET = 28_000_000  # bytes of a page
@@ -41,7 +41,7 @@ SOURCE_CODES = np.rint(STEP * np.log2(np.maximum((np.arange(256) / 255.0) ** 2, 
 
 
 @dataclass(frozen=True)
-class Plate:
+class PagePicture:
     """A case made ready for the page. source: H×W×3 uint8. layers: lossless WebP by method, and of the truth."""
 
     name: str
@@ -68,7 +68,7 @@ class Album:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._seen: dict[tuple[str, str], int] = {}
-        self._kept: dict[str, list[tuple[int, int, Plate]]] = {kind: [] for kind in KINDS}
+        self._kept: dict[str, list[tuple[int, int, PagePicture]]] = {kind: [] for kind in KINDS}
 
     def offer(self, result: Result) -> None:
         """Consider a result; its pictures are encoded at once if it is taken."""
@@ -83,10 +83,10 @@ class Album:
         kept.sort(key=lambda entry: entry[:2])
         del kept[self.limit :]
 
-    def plates(self) -> list[Plate]:
+    def plates(self) -> list[PagePicture]:
         """The chosen pictures: an equal number of each kind while they last, ordered by kind and name."""
         queues = [[entry[2] for entry in kept] for kept in self._kept.values() if kept]
-        chosen: list[Plate] = []
+        chosen: list[PagePicture] = []
         while any(queues) and len(chosen) < self.limit:
             chosen.extend(queue.pop(0) for queue in queues if queue)
         kinds = list(KINDS)
@@ -145,12 +145,12 @@ def build_page(
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
 
 
-def _plate(result: Result) -> Plate:
+def _plate(result: Result) -> PagePicture:
     case = result.case
     source = _codes(_smaller(case.ldr, SIDE))
     pictures = {TRUTH: case.truth, **result.pictures}
     layers = {_key(name): encode_layer(_smaller(picture, SIDE), source) for name, picture in pictures.items()}
-    return Plate(one_line(case.name), case.exposure, case.level, case.share, source, layers, result.rows)
+    return PagePicture(one_line(case.name), case.exposure, case.level, case.share, source, layers, result.rows)
 
 
 def _key(name: str) -> str:
@@ -158,7 +158,7 @@ def _key(name: str) -> str:
     return name if name == TRUTH else f"method {name}"
 
 
-def _within(plates: list[Plate], budget: int) -> list[Plate]:
+def _within(plates: list[PagePicture], budget: int) -> list[PagePicture]:
     for _ in range(6):
         total = sum(plate.size for plate in plates)
         if total <= budget:
@@ -168,7 +168,7 @@ def _within(plates: list[Plate], budget: int) -> list[Plate]:
     return plates
 
 
-def _shrunk(plate: Plate, factor: float) -> Plate:
+def _shrunk(plate: PagePicture, factor: float) -> PagePicture:
     side = max(16, int(max(plate.source.shape[:2]) * factor))
     source = _codes(_smaller(plate.source.astype(np.float32) / 255, side))
     layers = {
@@ -191,7 +191,7 @@ def _codes(encoded: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(encoded * 255), 0, 255).astype(np.uint8)
 
 
-def _picture(plate: Plate, order: Sequence[str]) -> dict[str, Any]:
+def _picture(plate: PagePicture, order: Sequence[str]) -> dict[str, Any]:
     rows = {row["method"]: row for row in plate.rows}
     height, width = plate.source.shape[:2]
     about = {"share": f"{plate.level:g} % asked", "mild": f"{plate.level:.2f} stops over", "given": "given"}

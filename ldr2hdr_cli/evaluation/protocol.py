@@ -21,7 +21,7 @@ import imageio.v3 as iio
 import numpy as np
 
 from ldr2hdr_cli.evaluation.alignment import align_scale
-from ldr2hdr_cli.sources import STILL_SUFFIXES, read_still
+from ldr2hdr_cli.media.sources import STILL_SUFFIXES, read_still
 from model.errors import Ldr2hdrError
 from train.camera import camera_curve, expose
 from train.panorama import is_panorama, perspective

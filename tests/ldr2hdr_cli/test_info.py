@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from ldr2hdr_cli.exr import frame_attributes, write_exr
 from ldr2hdr_cli.info import describe, light_statistics, render
-from ldr2hdr_cli.radiance import write_radiance
+from ldr2hdr_cli.media.exr import frame_attributes, write_exr
+from ldr2hdr_cli.media.radiance import write_radiance
 from model.checkpoint import save_network
 from model.errors import Ldr2hdrError
 from model.masked_unet import MaskedUNet, NetworkConfig

@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 
 from ldr2hdr_cli.app import main
-from ldr2hdr_cli.exr import read_exr
-from ldr2hdr_cli.job import lock
+from ldr2hdr_cli.convert.job import lock
+from ldr2hdr_cli.media.exr import read_exr
 from model import MaskedUNet, NetworkConfig, Reconstructor, load_network, save_network
 from model.checkpoint import read_metadata
 from model.errors import Ldr2hdrError

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from model import MaskedUNet, NetworkConfig, Reconstructor, load_network, save_network
 from model.checkpoint import usual_working_size
 from model.masked_unet import initialise
-from model.working_size import block_means, settle, working_edges
+from model.working_size import block_means, match_level, working_edges
 
 DEVICES = ["cpu"] + [name for name, there in (("cuda", torch.cuda.is_available()),) if there]
 THRESHOLD = 0.96
@@ -48,7 +48,7 @@ def test_a_level_that_is_right_already_is_left():
     edges = working_edges(ldr, 32)
     log_hdr = np.full_like(ldr, 2.5)
     small = block_means(lambda part: ldr[part], edges, 96, 128)
-    settle(log_hdr, ldr, (ldr == 1).any(2), np.full_like(small, 2.5), small, edges, THRESHOLD, 0.7)
+    match_level(log_hdr, ldr, (ldr == 1).any(2), np.full_like(small, 2.5), small, edges, THRESHOLD, 0.7)
     assert np.abs(log_hdr - 2.5).max() < 1e-6
 
 
@@ -60,7 +60,7 @@ def test_the_level_becomes_that_of_the_small_picture_and_the_detail_stays():
     log_hdr = 2 + detail * np.ones_like(ldr)
     before = log_hdr.copy()
     small = block_means(lambda part: ldr[part], edges, 96, 128)
-    settle(log_hdr, ldr, clipped.any(2), np.full_like(small, 4), small, edges, THRESHOLD, 0.7)
+    match_level(log_hdr, ldr, clipped.any(2), np.full_like(small, 4), small, edges, THRESHOLD, 0.7)
     assert np.array_equal(log_hdr[~clipped], before[~clipped])
     # From 2 to 4, but for the 2 % by which a correction fades where little is clipped.
     assert (log_hdr - before)[clipped] == pytest.approx(2 / 1.02, abs=0.01)
@@ -72,7 +72,7 @@ def test_what_the_small_picture_does_not_show_clipped_keeps_its_level():
     edges = working_edges(ldr, 16)
     log_hdr = np.full_like(ldr, 2.0)
     small = block_means(lambda part: ldr[part], edges, 64, 64)
-    settle(log_hdr, ldr, (ldr == 1).any(2), np.full_like(small, 6), small, edges, THRESHOLD, 0.7)
+    match_level(log_hdr, ldr, (ldr == 1).any(2), np.full_like(small, 6), small, edges, THRESHOLD, 0.7)
     assert (log_hdr == 2).all()
 
 

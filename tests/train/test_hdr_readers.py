@@ -8,8 +8,8 @@ import OpenEXR
 import pytest
 import tifffile
 
-from ldr2hdr_cli.exr import write_exr
-from ldr2hdr_cli.radiance import write_radiance
+from ldr2hdr_cli.media.exr import write_exr
+from ldr2hdr_cli.media.radiance import write_radiance
 from train.pictures import PictureError, read_hdr, read_radiance
 
 

@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ldr2hdr_cli import job, pipeline
-from ldr2hdr_cli.display import Display
-from ldr2hdr_cli.exr import frame_attributes, write_exr
+from ldr2hdr_cli.convert import job, pipeline
+from ldr2hdr_cli.convert.display import Display
+from ldr2hdr_cli.convert.temporal import TemporalFilter
+from ldr2hdr_cli.media.exr import frame_attributes, write_exr
+from ldr2hdr_cli.media.preview import preview_strip, write_preview
+from ldr2hdr_cli.media.radiance import write_radiance
+from ldr2hdr_cli.media.sources import find_inputs, parse_frames
 from ldr2hdr_cli.memory import keep_freed_memory
-from ldr2hdr_cli.preview import preview_strip, write_preview
-from ldr2hdr_cli.radiance import write_radiance
-from ldr2hdr_cli.sources import find_inputs, parse_frames
-from ldr2hdr_cli.steady import Steadier
 from model import __version__
 from model.errors import Ldr2hdrError
 
 if TYPE_CHECKING:
-    from ldr2hdr_cli.steady import Temporal
+    from ldr2hdr_cli.convert.temporal import Temporal
     from model.exposure import Transfer
     from model.reconstructor import Precision, Reconstructor
 
@@ -112,8 +112,8 @@ def _run(
     items: list[job.Item], selection: job.Selection, request: Request, display: Display, stop: threading.Event
 ) -> None:
     has_clip = any(item.input.kind == "video" or (request.fps and item.input.sequence) for item in items)
-    is_steady = has_clip and request.temporal != "off" and request.method == "network"
-    operator, settings, threshold = _operator(request, is_steady, display)
+    is_filtered = has_clip and request.temporal != "off" and request.method == "network"
+    operator, settings, threshold = _operator(request, is_filtered, display)
     options = pipeline.Options(
         selection,
         request.deinterlace,
@@ -123,7 +123,7 @@ def _run(
         max_pixels=request.max_pixels,
         max_frames=request.max_frames,
         fps=request.fps,
-        is_steady=is_steady,
+        is_filtered=is_filtered,
         stop=stop,
     )
     keep_freed_memory()
@@ -137,7 +137,7 @@ def _run(
         manifest.close()
 
 
-def _operator(request: Request, is_steady: bool, display: Display) -> tuple[pipeline.Operator, job.Settings, float]:
+def _operator(request: Request, is_filtered: bool, display: Display) -> tuple[pipeline.Operator, job.Settings, float]:
     """The operator that was asked for, the settings that decide the bytes, and the threshold of its mask."""
     decided: dict[str, Any] = {
         "method": request.method,
@@ -149,13 +149,13 @@ def _operator(request: Request, is_steady: bool, display: Display) -> tuple[pipe
         "compression": request.compression,
         "dwa_level": request.dwa_level,
         "deinterlace": request.deinterlace,
-        "temporal": _temporal(request) if is_steady else "off",
+        "temporal": _temporal(request) if is_filtered else "off",
         "fps": str(request.fps or ""),
         "preview": request.preview,
         "version": __version__,
     }
     if request.method != "network":
-        from ldr2hdr_cli.operators import THRESHOLD
+        from ldr2hdr_cli.convert.operators import THRESHOLD
 
         return _Classical(request), job.Settings(**decided), THRESHOLD
     from model.checkpoint import load_network, usual_working_size, weights_sha256
@@ -193,7 +193,7 @@ def _operator(request: Request, is_steady: bool, display: Display) -> tuple[pipe
         working_size=working_size or "off",
         memory=request.memory or "auto",
     )
-    network = _Network(reconstructors, request.temporal if is_steady else "off")
+    network = _Network(reconstructors, request.temporal if is_filtered else "off")
     return network, settings, reconstructor.config.mask_threshold
 
 
@@ -216,21 +216,21 @@ class _Network:
             self._free.put(reconstructor)
 
     def finish(self, work: pipeline.Work, predicted: np.ndarray | None) -> np.ndarray:
-        if (steadier := self._steadier_of(work)) is not None:
-            predicted = steadier.push(work.number, work.frame.pixels, predicted)
+        if (temporal_filter := self._filter_of(work)) is not None:
+            predicted = temporal_filter.push(work.number, work.frame.pixels, predicted)
         return self._any.compose(work.frame.pixels, predicted)
 
     def lose(self, work: pipeline.Work) -> None:
-        if (steadier := self._steadier_of(work)) is not None:
-            steadier.lose(work.number, f"frame {work.frame_number}")
+        if (temporal_filter := self._filter_of(work)) is not None:
+            temporal_filter.lose(work.number, f"frame {work.frame_number}")
 
-    def _steadier_of(self, work: pipeline.Work) -> Steadier | None:
+    def _filter_of(self, work: pipeline.Work) -> TemporalFilter | None:
         if work.clip is None or self._temporal == "off":
             return None
         if work.clip != self._clip:
             config = self._any.config
-            self._clip, self._steadier = work.clip, Steadier(self._temporal, config.mask_threshold, config.floor)
-        return self._steadier
+            self._clip, self._filter = work.clip, TemporalFilter(self._temporal, config.mask_threshold, config.floor)
+        return self._filter
 
 
 class _Classical:
@@ -242,7 +242,7 @@ class _Classical:
         self._request = request
 
     def predict(self, work: pipeline.Work) -> np.ndarray:
-        from ldr2hdr_cli.operators import expand
+        from ldr2hdr_cli.convert.operators import expand
         from model.exposure import linearise
 
         ldr, request = work.frame.pixels, self._request

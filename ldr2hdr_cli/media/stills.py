@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from ldr2hdr_cli.plate import ADOBE_RGB, P3D65, REC709, Frame, Plate
+from ldr2hdr_cli.media.source_info import ADOBE_RGB, P3D65, REC709, Frame, SourceInfo
 from model.errors import Ldr2hdrError
 from model.exposure import encode
 
@@ -39,7 +39,7 @@ class _Colour:
     convert: bool = False
 
 
-def probe_still(path: Path, max_pixels: int = 2**28) -> Plate:
+def probe_still(path: Path, max_pixels: int = 2**28) -> SourceInfo:
     """What a still is, from its header. Raises Ldr2hdrError."""
     with _reading(path):
         _refuse_hdr(path)
@@ -49,7 +49,7 @@ def probe_still(path: Path, max_pixels: int = 2**28) -> Plate:
             return _plate(path, image)
 
 
-def read_still(path: Path, max_pixels: int = 2**28) -> tuple[Plate, Frame]:
+def read_still(path: Path, max_pixels: int = 2**28) -> tuple[SourceInfo, Frame]:
     """A still and its pixels. max_pixels: refuse more than this, before decoding.
 
     EXIF orientation is applied; ICC profiles are converted to sRGB, but for Display P3 and Adobe RGB, whose pixels are
@@ -123,7 +123,7 @@ def _check_size(path: Path, width: int, height: int, most: int, samples: int = 4
         raise Ldr2hdrError(f"{path} has {size}, more than the {most} allowed; raise --max-pixels if it is meant.")
 
 
-def _plate(path: Path, image: Image.Image) -> Plate:
+def _plate(path: Path, image: Image.Image) -> SourceInfo:
     notes = []
     if getattr(image, "n_frames", 1) > 1:
         notes.append(f"it has {image.n_frames} pictures; the first one is converted.")  # type: ignore[attr-defined]
@@ -135,7 +135,7 @@ def _plate(path: Path, image: Image.Image) -> Plate:
     chromaticities, transfer = _KEPT[colour.name]
     # Pillow turns a TIFF by itself when it loads it, and gives the turned size from the start.
     turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8) and image.format != "TIFF"
-    return Plate(
+    return SourceInfo(
         path=path,
         kind="still",
         width=image.height if turned else image.width,
@@ -255,7 +255,7 @@ def _has_curve(profile: bytes, transfer: str) -> bool:
     return bool(np.abs(seen - wanted).max() <= 1.5 / 255)
 
 
-def _deep(path: Path, max_pixels: int, header_only: bool = False) -> tuple[Plate, Frame] | None:
+def _deep(path: Path, max_pixels: int, header_only: bool = False) -> tuple[SourceInfo, Frame] | None:
     """16-bit PNG and TIFF in colour, which Pillow would bring down to 8 bits; None for everything else.
 
     header_only: nothing is decoded, and the frame is one black pixel.
@@ -270,7 +270,7 @@ def _deep(path: Path, max_pixels: int, header_only: bool = False) -> tuple[Plate
     return None
 
 
-def _deep_png(path: Path, max_pixels: int, samples: int | None) -> tuple[Plate, Frame]:
+def _deep_png(path: Path, max_pixels: int, samples: int | None) -> tuple[SourceInfo, Frame]:
     import cv2
 
     with _opened(path, max_pixels) as image:
@@ -288,7 +288,7 @@ def _deep_png(path: Path, max_pixels: int, samples: int | None) -> tuple[Plate, 
     return _deep_frame(plate, codes, profile, orientation)
 
 
-def _deep_tiff(path: Path, max_pixels: int, header_only: bool) -> tuple[Plate, Frame] | None:
+def _deep_tiff(path: Path, max_pixels: int, header_only: bool) -> tuple[SourceInfo, Frame] | None:
     import tifffile
 
     with tifffile.TiffFile(path) as tiff:
@@ -315,7 +315,7 @@ def _deep_tiff(path: Path, max_pixels: int, header_only: bool) -> tuple[Plate, F
         profile = page.tags["InterColorProfile"].value if "InterColorProfile" in page.tags else None
         orientation = page.tags["Orientation"].value if "Orientation" in page.tags else 1
         several = len(tiff.pages) > 1
-        plate = Plate(path, "still", page.imagewidth, page.imagelength, 16, codec="tiff", full_range=True)
+        plate = SourceInfo(path, "still", page.imagewidth, page.imagelength, 16, codec="tiff", full_range=True)
     if several:
         plate = replace(plate, notes=("it has several pictures; the first one is converted.",))
     found = _deep_frame(plate, codes, profile, int(orientation))
@@ -327,7 +327,9 @@ def _deep_tiff(path: Path, max_pixels: int, header_only: bool) -> tuple[Plate, F
     return found
 
 
-def _deep_frame(plate: Plate, codes: np.ndarray, profile: bytes | None, orientation: int) -> tuple[Plate, Frame]:
+def _deep_frame(
+    plate: SourceInfo, codes: np.ndarray, profile: bytes | None, orientation: int
+) -> tuple[SourceInfo, Frame]:
     """16-bit codes, H×W or H×W×(1 to 4), upright and in a space that is kept. plate: its size as stored."""
     if codes.ndim == 2:
         codes = codes[..., None]

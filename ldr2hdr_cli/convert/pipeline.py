@@ -23,8 +23,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ldr2hdr_cli.exr import read_planes
-from ldr2hdr_cli.job import (
+from ldr2hdr_cli.convert.job import (
     Item,
     Manifest,
     RunError,
@@ -35,8 +34,9 @@ from ldr2hdr_cli.job import (
     sha256,
     source_sha256,
 )
-from ldr2hdr_cli.sources import Frame, Plate, probe, read_frames, read_still
-from ldr2hdr_cli.steady import Depends, run_in
+from ldr2hdr_cli.convert.temporal import Depends, warm_up
+from ldr2hdr_cli.media.exr import read_planes
+from ldr2hdr_cli.media.sources import Frame, SourceInfo, probe, read_frames, read_still
 from model.errors import Ldr2hdrError
 
 # After these no other file can be written either: full, over quota, read-only, unplugged.
@@ -48,13 +48,13 @@ class Work:
     """One frame on its way."""
 
     item: Item
-    plate: Plate
+    plate: SourceInfo
     frame: Frame
     output: Path
     stamp: tuple[int, int]  # of the source, before it was read
     clip: Path | None = None  # that it is a frame of; None for a photograph
     number: int = 0  # of the frame among those of the clip that are taken, from its beginning
-    is_run_in: bool = False  # only there for the frames after it, and not written
+    is_warm_up: bool = False  # only there for the frames after it, and not written
     basis: str = ""  # digest of the other files that decide it
 
     @property
@@ -69,7 +69,7 @@ class Operator(Protocol):
 
     predict: what takes long, by itself; called from as many threads at once as `workers` says. finish: the frame,
     H×W×3, linear, from what `predict` returned; called with the frames in their order. lose: called in its place, or
-    after it, for a frame that failed; `finish` raises steady.Depends for those that cannot be made without it.
+    after it, for a frame that failed; `finish` raises temporal.Depends for those that cannot be made without it.
     """
 
     workers: int
@@ -140,7 +140,7 @@ class Options:
     max_pixels: int = 2**28
     max_frames: int = 2**20
     fps: Fraction | None = None  # numbered sequences are clips
-    is_steady: bool = False  # the frames of a clip depend on those before
+    is_filtered: bool = False  # the frames of a clip depend on those before
     pixels: int = 48 * 2**20  # in hand at a time, 24 bytes each
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -161,7 +161,7 @@ def run(
     file can escape (`Failed.ends_run`).
     """
     encode = _Encoder(write, manifest, threshold, options.verify)
-    room = _Room(options.pixels)
+    room = _PixelBudget(options.pixels)
     with (
         ThreadPoolExecutor(operator.workers, "network") as network,
         ThreadPoolExecutor(options.encoders, "encode") as encoders,
@@ -173,7 +173,7 @@ def run(
             """Hand the first that is predicted on to the encoders."""
             first = predicted.popleft()
             if not isinstance(first, tuple):
-                encoded.append(_known(first))
+                encoded.append(_completed(first))
                 return
             work, future = first
             result = _finished(operator, work, future)
@@ -182,7 +182,7 @@ def run(
                 encoded[-1].add_done_callback(lambda _future: room.leave(work))
             else:
                 room.leave(work)
-                encoded.extend([_known(result)] if result is not None else [])
+                encoded.extend([_completed(result)] if result is not None else [])
 
         def finish() -> Event:
             event = _recorded(encoded.popleft(), manifest, settings)
@@ -190,7 +190,7 @@ def run(
                 options.stop.set()
             return event
 
-        for found in _ahead(_decoded(items, manifest, settings, options), options.stop, room):
+        for found in _prefetch(_decoded(items, manifest, settings, options), options.stop, room):
             if found is not None:
                 is_work = isinstance(found, Work)
                 predicted.append((found, network.submit(operator.predict, found)) if is_work else found)
@@ -214,7 +214,7 @@ def _decoded(
             yield from _numbered(clip, members, manifest, settings, options)
             continue
         if clip is not None:
-            taken = [item for item, is_wanted in _taken(members, options.selection) if is_wanted]
+            taken = [item for item, is_wanted in _selected(members, options.selection) if is_wanted]
             yield from [] if taken else [_none_taken(clip, members, options.selection)]
             members = taken
         for item in members:
@@ -351,12 +351,12 @@ def _clip(item: Item, stamp: tuple[int, int], wanted: _Wanted, options: Options)
         if any(isinstance(one, Skipped) for one in known):
             continue
         number = (frame.index - phase) // every
-        start = max(run_in(number), seen + 1)
-        if options.is_steady and start < number:
+        start = max(warm_up(number), seen + 1)
+        if options.is_filtered and start < number:
             with suppress(Ldr2hdrError):  # a damaged frame is named when it is wanted itself
                 for early in read(start * every + phase, frame.index - every):
                     place = (early.index - phase) // every
-                    yield Work(item, plate, early, item.output(early.index), stamp, path, place, is_run_in=True)
+                    yield Work(item, plate, early, item.output(early.index), stamp, path, place, is_warm_up=True)
         seen = number
         yield Work(item, plate, frame, item.output(frame.index), stamp, path, number)
     if is_empty:
@@ -364,7 +364,7 @@ def _clip(item: Item, stamp: tuple[int, int], wanted: _Wanted, options: Options)
         raise Ldr2hdrError(f"{path} has no frame{options.selection.asked()}{count}.")
 
 
-def _taken(items: Sequence[Item], selection: Selection) -> list[tuple[Item, bool]]:
+def _selected(items: Sequence[Item], selection: Selection) -> list[tuple[Item, bool]]:
     """The pictures of a numbered sequence that `--every` takes, with whether `--frames` asks for them.
 
     Numbers are those of the files, whatever `--start-number` says.
@@ -391,13 +391,13 @@ def _numbered(
 ) -> Iterator[Work | Failed | Skipped | Note]:
     """A numbered sequence as a clip; a picture that cannot be read is passed over, and named."""
     every = options.selection.every
-    taken = _taken(items, options.selection)
+    taken = _selected(items, options.selection)
     if not any(is_wanted for _, is_wanted in taken):
         yield _none_taken(clip, items, options.selection)
     by_number = {(item.input.number or 0) // every: item for item, _ in taken}
     given: dict[int, tuple[int, int] | None] = {}  # the pictures as the filter gets them; None: passed over
 
-    def read(number: int, is_run_in: bool = False) -> Work:
+    def read(number: int, is_warm_up: bool = False) -> Work:
         item = by_number[number]
         given[number] = None
         stamp = _stamp(item)
@@ -405,11 +405,13 @@ def _numbered(
         _unchanged(item, stamp)
         given[number] = stamp
         plate = replace(plate, frame_rate=options.fps)
-        return Work(item, plate, frame, item.output(0), stamp, clip, number, is_run_in, basis(number))
+        return Work(item, plate, frame, item.output(0), stamp, clip, number, is_warm_up, basis(number))
 
     def basis(number: int) -> str:
         """Of the pictures before it that decide a frame: it is made again when one of them is mended or replaced."""
-        earlier = [early for early in range(run_in(number), number) if early in by_number] if options.is_steady else []
+        earlier = (
+            [early for early in range(warm_up(number), number) if early in by_number] if options.is_filtered else []
+        )
         for early in earlier:
             if early not in given:
                 with suppress(OSError):
@@ -427,10 +429,10 @@ def _numbered(
             yield from known
             if any(isinstance(one, Skipped) for one in known):
                 continue
-            for early in range(max(run_in(number), seen + 1), number) if options.is_steady else ():
+            for early in range(max(warm_up(number), seen + 1), number) if options.is_filtered else ():
                 with suppress(Exception):  # it is named when it is wanted itself
                     if early in by_number:
-                        yield read(early, is_run_in=True)
+                        yield read(early, is_warm_up=True)
             seen = number
             work = read(number)
             for note in work.plate.notes:
@@ -450,7 +452,7 @@ def _too_long(path: Path, most: int) -> Ldr2hdrError:
     return Ldr2hdrError(f"{path} has more frames than the {most} allowed; raise --max-frames if it is meant.")
 
 
-class _Room:
+class _PixelBudget:
     """How many pixels are in hand, so that memory is bounded whatever the pictures' size; one always has room."""
 
     def __init__(self, pixels: int) -> None:
@@ -471,7 +473,7 @@ class _Room:
             self._left.notify_all()
 
 
-def _ahead(source: Iterator[Any], stop: threading.Event, room: _Room, depth: int = 2) -> Iterator[Any]:
+def _prefetch(source: Iterator[Any], stop: threading.Event, room: _PixelBudget, depth: int = 2) -> Iterator[Any]:
     """The same items, made by a thread that runs at most `depth` ahead; it ends soon after `stop`."""
     ready: queue.Queue[Any] = queue.Queue(depth)
     end = object()
@@ -527,10 +529,10 @@ def _finished(operator: Operator, work: Work, future: "Future[Any]") -> np.ndarr
     """The frame, or why there is none; nothing where it was only there for those after it."""
     try:
         hdr = operator.finish(work, future.result())
-        return None if work.is_run_in else hdr
+        return None if work.is_warm_up else hdr
     except Depends as error:
         message = f"{work.item.input.path}: frame {work.frame_number} cannot be made, because {error}; "
-        return None if work.is_run_in else _failed(work, message + "the same command makes both.")
+        return None if work.is_warm_up else _failed(work, message + "the same command makes both.")
     except Exception as error:  # one strange picture must not end a night's work
         operator.lose(work)
         return _unmade(work, error)
@@ -628,7 +630,7 @@ def _failed(work: Work, message: str, **why: Any) -> Failed:
     return Failed(work.item, message, work.frame_number, **why)
 
 
-def _known(event: Event) -> "Future[Event]":
+def _completed(event: Event) -> "Future[Event]":
     future: Future[Event] = Future()
     future.set_result(event)
     return future

@@ -8,12 +8,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from ldr2hdr_cli.plate import REC709, Frame, Plate
-from ldr2hdr_cli.stills import HDR_SUFFIXES, probe_still, read_still
-from ldr2hdr_cli.video import probe_video, read_frames
+from ldr2hdr_cli.media.source_info import REC709, Frame, SourceInfo
+from ldr2hdr_cli.media.stills import HDR_SUFFIXES, probe_still, read_still
+from ldr2hdr_cli.media.video import probe_video, read_frames
 from model.errors import Ldr2hdrError
 
-__all__ = ["REC709", "Frame", "Input", "Plate", "find_inputs", "parse_frames", "probe", "read_frames", "read_still"]
+__all__ = [
+    "REC709",
+    "Frame",
+    "Input",
+    "SourceInfo",
+    "find_inputs",
+    "parse_frames",
+    "probe",
+    "read_frames",
+    "read_still",
+]
 
 STILL_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".avif", ".bmp", ".gif"}
 VIDEO_SUFFIXES = {
@@ -43,7 +53,7 @@ class Input:
     sequence: str | None = None
 
 
-def probe(path: Path, deinterlace: bool = False, max_pixels: int = 2**28) -> Plate:
+def probe(path: Path, deinterlace: bool = False, max_pixels: int = 2**28) -> SourceInfo:
     """What a still or a clip is, before its pixels are read. Raises Ldr2hdrError."""
     if _kind(Path(path)) == "still":
         return probe_still(Path(path), max_pixels)

@@ -20,7 +20,7 @@ from ldr2hdr_cli.evaluation.protocol import (
     scenes,
     without_light_source,
 )
-from ldr2hdr_cli.exr import write_exr
+from ldr2hdr_cli.media.exr import write_exr
 from model.errors import Ldr2hdrError
 
 

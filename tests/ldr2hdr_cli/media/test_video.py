@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
 
-from ldr2hdr_cli import decode
-from ldr2hdr_cli.plate import REC709, REC2020
-from ldr2hdr_cli.resume import may_hold_fields
-from ldr2hdr_cli.sources import probe, read_frames
-from ldr2hdr_cli.timecode import advance
+from ldr2hdr_cli.media import decode
+from ldr2hdr_cli.media.seek import may_hold_fields
+from ldr2hdr_cli.media.source_info import REC709, REC2020
+from ldr2hdr_cli.media.sources import probe, read_frames
+from ldr2hdr_cli.media.timecode import advance
 from model.errors import Ldr2hdrError
 
 LOSSLESS = {"qp": "0"}

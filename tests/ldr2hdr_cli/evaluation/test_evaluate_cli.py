@@ -13,9 +13,9 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from ldr2hdr_cli.evaluate_command import evaluate
-from ldr2hdr_cli.exr import write_exr
-from ldr2hdr_cli.radiance import write_radiance
+from ldr2hdr_cli.evaluation.command import evaluate
+from ldr2hdr_cli.media.exr import write_exr
+from ldr2hdr_cli.media.radiance import write_radiance
 from model import MaskedUNet, NetworkConfig, save_network
 from model.errors import Ldr2hdrError
 from train.pictures import read_hdr
@@ -115,7 +115,7 @@ def test_another_program_is_scored_on_the_inputs_that_were_saved(hdr: Path, tmp_
 
 
 def test_given_pairs(hdr: Path, tmp_path: Path) -> None:
-    from ldr2hdr_cli.exr import read_exr
+    from ldr2hdr_cli.media.exr import read_exr
 
     inputs = tmp_path / "ldr"
     inputs.mkdir()

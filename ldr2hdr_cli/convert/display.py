@@ -15,7 +15,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ldr2hdr_cli.pipeline import Done, Event, Failed, Note, Skipped
+from ldr2hdr_cli.convert.pipeline import Done, Event, Failed, Note, Skipped
+from ldr2hdr_cli.terminal import one_line, silence
 from model.errors import Ldr2hdrError
 
 
@@ -201,24 +202,12 @@ class Display:
             silence(sys.stderr.fileno())
 
 
-def one_line(text: str) -> str:
-    """Text with its control characters written out, as `\\n`: a name can neither forge a line nor move the cursor."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text.rstrip("\n"))
-
-
 def _open_log(path: Path) -> int:
     """Appended to, one write a line, so that two runs may share it."""
     try:
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     except OSError as error:
         raise Ldr2hdrError(f"--log-file {path}: cannot be written ({error.strerror}).") from None
-
-
-def silence(descriptor: int) -> None:
-    """What is still written there, at the end by Python itself, goes nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, descriptor)
-    os.close(nowhere)
 
 
 def _frame(event: Event) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldr2hdr_cli.preview import LABEL_HEIGHT, filmic, preview_strip, write_preview
+from ldr2hdr_cli.media.preview import LABEL_HEIGHT, filmic, preview_strip, write_preview
 from model.errors import Ldr2hdrError
 
 INVERSE = {

@@ -200,8 +200,8 @@ def _methods(
     operators: list[str] | None, weights: list[str] | None, predictions: list[Path] | None, device: str, precision: str
 ) -> dict[str, Method]:
     """Every method by the name that it has in the tables; the given ones, or all operators and the default weights."""
+    from ldr2hdr_cli.convert.operators import METHODS
     from ldr2hdr_cli.evaluation.compare import network_method, operator_method, prediction_method
-    from ldr2hdr_cli.operators import METHODS
 
     _known_precision(precision)
     names = list(METHODS) if not operators else [name for name in operators if name != "none"]
@@ -224,7 +224,7 @@ def _known_precision(name: str) -> None:
 
 def _known_operators(names: list[str]) -> list[str]:
     """Each once, in their order."""
-    from ldr2hdr_cli.operators import METHODS
+    from ldr2hdr_cli.convert.operators import METHODS
 
     if unknown := [name for name in names if name not in METHODS]:
         raise typer.BadParameter(f"--method must be one of {', '.join(METHODS)} or none, not {unknown[0]!r}")
@@ -233,7 +233,7 @@ def _known_operators(names: list[str]) -> list[str]:
 
 def _text(value: str | Path) -> str:
     """A name as it is shown and written, with its control characters spelt out."""
-    from ldr2hdr_cli.display import one_line
+    from ldr2hdr_cli.terminal import one_line
 
     return one_line(str(value))
 

@@ -11,8 +11,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from ldr2hdr_cli.sources import find_inputs, parse_frames, probe, read_frames, read_still
-from ldr2hdr_cli.timecode import advance
+from ldr2hdr_cli.media.sources import find_inputs, parse_frames, probe, read_frames, read_still
+from ldr2hdr_cli.media.timecode import advance
 from model.errors import Ldr2hdrError
 
 

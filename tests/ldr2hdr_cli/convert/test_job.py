@@ -4,8 +4,8 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from ldr2hdr_cli import job
-from ldr2hdr_cli.sources import Input
+from ldr2hdr_cli.convert import job
+from ldr2hdr_cli.media.sources import Input
 from model.errors import Ldr2hdrError
 
 

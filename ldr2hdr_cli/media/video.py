@@ -14,9 +14,9 @@ import numpy as np
 from av.filter import Graph
 from av.sidedata.sidedata import SideDataContainer, Type
 
-from ldr2hdr_cli.decode import ERRORS, Damage, Unsure, check_size, opened, pictures, reason
-from ldr2hdr_cli.plate import P3D65, REC601_525, REC601_625, REC709, REC2020, Frame, Plate
-from ldr2hdr_cli.timecode import advance
+from ldr2hdr_cli.media.decode import ERRORS, Damage, Unsure, check_size, opened, pictures, reason
+from ldr2hdr_cli.media.source_info import P3D65, REC601_525, REC601_625, REC709, REC2020, Frame, SourceInfo
+from ldr2hdr_cli.media.timecode import advance
 from model.errors import Ldr2hdrError
 
 # FFmpeg's numbers are those of ITU-T H.273. Kr and Kb: the luma weights of red and blue.
@@ -77,7 +77,7 @@ class _Coding:
     bits: int
 
 
-def probe_video(path: Path, deinterlace: bool = False, max_pixels: int = 2**28) -> Plate:
+def probe_video(path: Path, deinterlace: bool = False, max_pixels: int = 2**28) -> SourceInfo:
     """What a clip is; its first good frame is decoded, because containers err. Raises Ldr2hdrError."""
     damage = Damage()
     with opened(path, max_pixels) as (container, stream):
@@ -129,7 +129,7 @@ def _read(
         decoded = pictures(path, container, stream, damage, max_pixels, start)
         if deinterlace:
             decoded = _deinterlaced(path, decoded, stream)
-        plate: Plate | None = None
+        plate: SourceInfo | None = None
         for index, picture in decoded:
             if index >= first and (index - first) % every == 0:
                 if picture is None:
@@ -197,7 +197,7 @@ def _bwdif(picture: Any, stream: Any, parity: str) -> Graph:
     return graph
 
 
-def _plate(path: Path, container: Any, stream: Any, frame: Any, deinterlace: bool) -> Plate:
+def _plate(path: Path, container: Any, stream: Any, frame: Any, deinterlace: bool) -> SourceInfo:
     context = stream.codec_context
     transfer = _tag(context.color_trc, frame.color_trc)
     if transfer in _HDR:
@@ -216,7 +216,7 @@ def _plate(path: Path, container: Any, stream: Any, frame: Any, deinterlace: boo
     aspect = float(aspect) if aspect else 1.0
     width, height = (frame.height, frame.width) if turned else (frame.width, frame.height)
     rate = _frame_rate(container, stream, notes)
-    return Plate(
+    return SourceInfo(
         path=path,
         kind="video",
         width=width,
@@ -305,7 +305,7 @@ def _coding(context: Any, frame: Any) -> tuple[_Coding, list[str]]:
     return _Coding(matrix if matrix in _LUMA else 1, full, bits), notes
 
 
-def _frame(plate: Plate, frame: Any, index: int, stream: Any) -> Frame:
+def _frame(plate: SourceInfo, frame: Any, index: int, stream: Any) -> Frame:
     coding, _ = _coding(stream.codec_context, frame)
     try:
         pixels = _rgb(frame, coding)

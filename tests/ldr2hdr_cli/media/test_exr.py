@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ldr2hdr_cli.exr import (
+from ldr2hdr_cli.media.exr import (
     COLOR_INTEROP,
     COMPRESSIONS,
     frame_attributes,
@@ -21,7 +21,7 @@ from ldr2hdr_cli.exr import (
     read_planes,
     write_exr,
 )
-from ldr2hdr_cli.radiance import write_radiance
+from ldr2hdr_cli.media.radiance import write_radiance
 from model.errors import Ldr2hdrError
 
 REC709 = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290)

@@ -14,7 +14,7 @@ from av.container import Container
 from av.error import FFmpegError
 from av.video.frame import PictureType
 
-from ldr2hdr_cli.resume import may_hold_fields, passed_over
+from ldr2hdr_cli.media.seek import may_hold_fields, passed_over
 from model.errors import Ldr2hdrError
 
 ERRORS = (FFmpegError, ValueError, OSError)

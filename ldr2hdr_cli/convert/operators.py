@@ -23,7 +23,7 @@ REFERENCE_SIDE = 1080.0  # pixels, for which the papers give their filter sizes
 
 
 @dataclass(frozen=True)
-class Plate:
+class OperatorInput:
     """What an operator works on. All float32, H×W unless noted."""
 
     encoded: np.ndarray  # display-encoded RGB in [0, 1], H×W×3
@@ -43,7 +43,7 @@ class Plate:
         return min(self.luminance.shape) / REFERENCE_SIDE
 
 
-Operator = Callable[[Plate], np.ndarray]
+Operator = Callable[[OperatorInput], np.ndarray]
 
 
 def expand(
@@ -74,15 +74,15 @@ def expand(
     if linear is None:
         linear = encoded ** np.float32(gamma)
     linear = np.maximum(linear, 0.0).astype(np.float32)
-    return METHODS[method](Plate(encoded, linear, linear @ LUMINANCE, float(peak), threshold))
+    return METHODS[method](OperatorInput(encoded, linear, linear @ LUMINANCE, float(peak), threshold))
 
 
-def clip(plate: Plate) -> np.ndarray:
+def clip(given: OperatorInput) -> np.ndarray:
     """No expansion: the linearised picture, white at 1.0. What every other method has to beat."""
-    return plate.linear
+    return given.linear
 
 
-def landis2002(plate: Plate) -> np.ndarray:
+def landis2002(given: OperatorInput) -> np.ndarray:
     """Landis 2002, "Production-Ready Global Illumination" (SIGGRAPH course 16): expand above a threshold.
 
     L′ = (1 − k)·L + k·peak·L with k = ((L − R)/(1 − R))^α for L ≥ R, else L. R = 0.5 and α = 2 on linear
@@ -90,11 +90,11 @@ def landis2002(plate: Plate) -> np.ndarray:
     Imaging and Low Dynamic Range Expansion for Generating HDR Content", CGF 28(8)). Global, monotone.
     """
     start, alpha = 0.5, 2.0
-    k = np.clip((plate.luminance - start) / (1.0 - start), 0.0, 1.0) ** alpha
-    return plate.linear * (1.0 + k * (plate.peak - 1.0))[..., None]
+    k = np.clip((given.luminance - start) / (1.0 - start), 0.0, 1.0) ** alpha
+    return given.linear * (1.0 + k * (given.peak - 1.0))[..., None]
 
 
-def akyuz2007(plate: Plate) -> np.ndarray:
+def akyuz2007(given: OperatorInput) -> np.ndarray:
     """Akyüz et al. 2007, "Do HDR displays support LDR content? A psychophysical evaluation" (ACM TOG 26(3)).
 
     L′ = peak·((L − Lmin)/(Lmax − Lmin))^γ with γ = 1, which their observers preferred: a plain stretch of the
@@ -102,14 +102,14 @@ def akyuz2007(plate: Plate) -> np.ndarray:
     alignment of scale it is `clip` with the blacks stretched. A picture of one luminance has no range; it is
     multiplied by `peak`. Lmin and Lmax belong to one picture: in video they change from frame to frame.
     """
-    low, high = float(plate.luminance.min()), float(plate.luminance.max())
+    low, high = float(given.luminance.min()), float(given.luminance.max())
     if high - low < 1e-6:
-        return plate.linear * np.float32(plate.peak)
-    stretched = plate.peak * (plate.luminance - low) / (high - low)
-    return _with_luminance(plate, stretched)
+        return given.linear * np.float32(given.peak)
+    stretched = given.peak * (given.luminance - low) / (high - low)
+    return _with_luminance(given, stretched)
 
 
-def banterle2006(plate: Plate) -> np.ndarray:
+def banterle2006(given: OperatorInput) -> np.ndarray:
     """Banterle et al. 2006, "Inverse tone mapping" (GRAPHITE): inverse operator, blended by an expand map.
 
     The inverse of Reinhard's photographic operator with white point Lwhite, eq. in section 4:
@@ -119,15 +119,15 @@ def banterle2006(plate: Plate) -> np.ndarray:
     Deviations: Gaussian kernel throughout; isolated light sources are not removed; no noise filter. Λ is
     relative to the picture, so a picture without any light is expanded where it is brightest.
     """
-    white, lum = plate.peak, plate.luminance
+    white, lum = given.peak, given.luminance
     root = np.sqrt((1.0 - lum) ** 2 + 4.0 * lum / white**2)
-    expanded = 0.5 * plate.peak * white * np.maximum(lum - 1.0 + root, 0.0)
+    expanded = 0.5 * given.peak * white * np.maximum(lum - 1.0 + root, 0.0)
     density = _light_density(lum)
     # Rounding may leave the inverse a hair under the identity in the darks.
-    return _with_luminance(plate, lum + density * np.maximum(expanded - lum, 0.0))
+    return _with_luminance(given, lum + density * np.maximum(expanded - lum, 0.0))
 
 
-def rempel2007(plate: Plate) -> np.ndarray:
+def rempel2007(given: OperatorInput) -> np.ndarray:
     """Rempel et al. 2007, "LDR2HDR: On-the-fly Reverse Tone Mapping of Legacy Video and Photographs" (TOG 26(3)).
 
     A brightness enhancement function B in [0, 1] multiplies the linear picture by 1 + (peak − 1)·B (the paper
@@ -137,18 +137,18 @@ def rempel2007(plate: Plate) -> np.ndarray:
     Deviations: one threshold for saturation instead of 230/255 for video; no noise filter before it; the
     whole blur instead of its pyramid approximation.
     """
-    saturated = plate.saturated
-    smooth = _blur(saturated, 30.0 * plate.scale)
-    gradient = np.hypot(*(_sobel5(plate.luminance, axis) for axis in (0, 1)))
+    saturated = given.saturated
+    smooth = _blur(saturated, 30.0 * given.scale)
+    gradient = np.hypot(*(_sobel5(given.luminance, axis) for axis in (0, 1)))
     passable = ((gradient < 0.05) & (smooth > 0.001)) | (saturated > 0)
     _, labels = cv2.connectedComponents(passable.astype(np.uint8), connectivity=4)
     reached = np.zeros(labels.max() + 1, dtype=np.float32)
     reached[labels[saturated > 0]] = 1.0
     flooded = np.maximum(_blur(reached[labels], 1.0), 0.0)
-    return plate.linear * (1.0 + (plate.peak - 1.0) * smooth * flooded)[..., None]
+    return given.linear * (1.0 + (given.peak - 1.0) * smooth * flooded)[..., None]
 
 
-def kovaleski2014(plate: Plate) -> np.ndarray:
+def kovaleski2014(given: OperatorInput) -> np.ndarray:
     """Kovaleski and Oliveira 2014, "High-Quality Reverse Tone Mapping for a Wide Range of Exposures" (SIBGRAPI).
 
     As Rempel et al., but B is one cross-bilateral filter of the saturated mask, guided by the picture: blur
@@ -157,10 +157,10 @@ def kovaleski2014(plate: Plate) -> np.ndarray:
     Deviations: one threshold for saturation instead of 254/255 for photographs and 230/255 for video; only the
     brightness enhancement function is built, without the paper's further treatment by exposure.
     """
-    guide = plate.encoded @ LUMINANCE
-    cell = max(150.0 * plate.scale, 1.0)
-    enhancement = _cross_bilateral(plate.saturated, guide, cell, sigma_range=25.0 / 255.0)
-    return plate.linear * (1.0 + (plate.peak - 1.0) * enhancement)[..., None]
+    guide = given.encoded @ LUMINANCE
+    cell = max(150.0 * given.scale, 1.0)
+    enhancement = _cross_bilateral(given.saturated, guide, cell, sigma_range=25.0 / 255.0)
+    return given.linear * (1.0 + (given.peak - 1.0) * enhancement)[..., None]
 
 
 METHODS: dict[str, Operator] = {
@@ -173,10 +173,10 @@ METHODS: dict[str, Operator] = {
 }
 
 
-def _with_luminance(plate: Plate, luminance: np.ndarray) -> np.ndarray:
+def _with_luminance(given: OperatorInput, luminance: np.ndarray) -> np.ndarray:
     """The picture with its luminance replaced and its chromaticities kept; black stays black."""
-    ratio = luminance / np.maximum(plate.luminance, 1e-12)
-    return (plate.linear * ratio[..., None]).astype(np.float32)
+    ratio = luminance / np.maximum(given.luminance, 1e-12)
+    return (given.linear * ratio[..., None]).astype(np.float32)
 
 
 def _blur(picture: np.ndarray, sigma: float) -> np.ndarray:

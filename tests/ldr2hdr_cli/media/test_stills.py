@@ -15,8 +15,8 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from ldr2hdr_cli.plate import ADOBE_RGB, P3D65, REC709
-from ldr2hdr_cli.sources import find_inputs, probe, read_still
+from ldr2hdr_cli.media.source_info import ADOBE_RGB, P3D65, REC709
+from ldr2hdr_cli.media.sources import find_inputs, probe, read_still
 from model.errors import Ldr2hdrError
 
 WHITE = (0.3127, 0.3290)
@@ -294,7 +294,7 @@ def test_a_probe_decodes_no_16_bit_picture_and_says_the_same(tmp_path, suffix, c
 def test_a_photograph_needs_none_of_the_readers_of_other_formats(tmp_path):
     Image.fromarray(colours()).save(tmp_path / "a.jpg")
     code = (
-        "import sys; from ldr2hdr_cli.stills import probe_still, read_still; from pathlib import Path;"
+        "import sys; from ldr2hdr_cli.media.stills import probe_still, read_still; from pathlib import Path;"
         "probe_still(Path(sys.argv[1])); read_still(Path(sys.argv[1]));"
         "print([name for name in ('imagecodecs', 'tifffile', 'cv2', 'PIL.ImageCms') if name in sys.modules])"
     )

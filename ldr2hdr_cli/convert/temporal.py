@@ -1,8 +1,8 @@
 """Highlights that do not flicker: the network's log output, carried from frame to frame along the motion and blended.
 
 Each frame of a clip is reconstructed on its own (Santos et al. 2020, section 7, name it as their first limitation), so
-what is made up changes from frame to frame. `Steadier` blends the log output inside clipped areas with that of the
-frame before. A blown sky has no texture from which its motion could be read: the motion is measured where the picture
+what is made up changes from frame to frame. `TemporalFilter` blends the log output inside clipped areas with that of
+the frame before. A blown sky has no texture from which its motion could be read: it is measured where the picture
 is well exposed, as dense flow (DIS, Kroeger et al. 2016) that stands a forward-backward check, and as the one
 homography that a turning or zooming camera makes of it; each clipped area follows whichever of the two explains its
 surroundings better.
@@ -24,7 +24,7 @@ KEPT = {"auto": 0.85, "strong": 0.92}
 
 BLOCK = 96
 """Frames that share a state. It begins anew for each block, so that any frame can be made without all before it."""
-RUN_IN = 32
+WARM_UP = 32
 """Frames before a block on which its state is run in: of what a fresh state lacks, 0.92^32 = 7 % are left at most."""
 
 _SIDE = 640  # pixels of the longer side on which motion is measured
@@ -32,9 +32,9 @@ _CUT = 0.5  # share of the well-exposed picture that must be found again in the 
 _FLASH = 1.0  # stops that the exposure may change from one frame to the next
 
 
-def run_in(number: int) -> int:
+def warm_up(number: int) -> int:
     """The first frame that decides what frame `number` becomes."""
-    return max(0, number // BLOCK * BLOCK - RUN_IN)
+    return max(0, number // BLOCK * BLOCK - WARM_UP)
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,11 @@ class Depends(Ldr2hdrError):
     """A frame cannot be made, because one that decides it failed."""
 
 
-class Steadier:
-    """Blends the frames of one clip; `push` takes them in order, or from `run_in` of a later one on.
+class TemporalFilter:
+    """Blends the frames of one clip; `push` takes them in order, or from `warm_up` of a later one on.
 
     strength: "auto" or "strong". threshold: α of the mask. floor: whether eq. 1 is held to the clip level from below.
-    What a frame becomes depends on the frames from `run_in` of its number on and on nothing else.
+    What a frame becomes depends on the frames from `warm_up` of its number on and on nothing else.
     """
 
     def __init__(self, strength: Temporal, threshold: float, floor: bool = False) -> None:
@@ -129,7 +129,7 @@ class Steadier:
             self._small, self._states = None, []
         self._number = number
         block = number // BLOCK
-        wanted = [block, block + 1] if number >= (block + 1) * BLOCK - RUN_IN else [block]
+        wanted = [block, block + 1] if number >= (block + 1) * BLOCK - WARM_UP else [block]
         states = {state.block: state for state in self._states}
         self._states = [states.get(one, _State(one)) for one in wanted]
 

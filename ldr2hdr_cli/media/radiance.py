@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ldr2hdr_cli.exr import PREFIX, SOFTWARE
+from ldr2hdr_cli.media.exr import PREFIX, SOFTWARE
 from model.atomic import write_atomically
 
 _RGBE_MAX = 1e38  # below 2^127, the largest that the shared exponent holds

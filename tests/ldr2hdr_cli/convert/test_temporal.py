@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-import ldr2hdr_cli.convert
+import ldr2hdr_cli.convert.command
 from ldr2hdr_cli.app import _rate, app
-from ldr2hdr_cli.exr import read_exr
-from ldr2hdr_cli.steady import BLOCK, RUN_IN, Depends, Steadier, measure, run_in
+from ldr2hdr_cli.convert.temporal import BLOCK, WARM_UP, Depends, TemporalFilter, measure, warm_up
+from ldr2hdr_cli.media.exr import read_exr
 from model import MaskedUNet, NetworkConfig, Reconstructor, save_network
 from model.errors import Ldr2hdrError
 from model.masked_unet import initialise
@@ -59,10 +59,10 @@ def pan(frames: int, step: int = 2, noise: float = 0.2) -> list[tuple[np.ndarray
 
 
 def steady(frames, start: int = 0, strength: str = "auto") -> list[np.ndarray]:
-    steadier = Steadier(strength, 0.96)  # type: ignore[arg-type]
+    temporal_filter = TemporalFilter(strength, 0.96)  # type: ignore[arg-type]
     results = []
     for index, (ldr, log_hdr, *_) in enumerate(frames, start):
-        result = steadier.push(index, ldr, log_hdr)
+        result = temporal_filter.push(index, ldr, log_hdr)
         assert result is not None
         results.append(result)
     return results
@@ -145,11 +145,11 @@ def test_a_picture_without_anything_to_see_gives_no_motion():
     assert measure(white, black) is None
 
 
-@pytest.mark.parametrize("number", [BLOCK - RUN_IN - 1, BLOCK - 1, BLOCK, BLOCK + 1, BLOCK + 7])
+@pytest.mark.parametrize("number", [BLOCK - WARM_UP - 1, BLOCK - 1, BLOCK, BLOCK + 1, BLOCK + 7])
 def test_any_frame_can_be_made_again_from_those_of_its_run_in(number):
     frames = pan(BLOCK + 8, step=0)
     whole = steady(frames)
-    start = run_in(number)
+    start = warm_up(number)
     again = steady(frames[start : number + 1], start)
     assert np.array_equal(again[-1], whole[number])
 
@@ -157,7 +157,7 @@ def test_any_frame_can_be_made_again_from_those_of_its_run_in(number):
 def test_a_block_begins_without_a_jump():
     frames = pan(BLOCK + 4, step=0)
     steps = [np.abs(b - a).max() for a, b in zip(steady(frames), steady(frames)[1:], strict=False)]
-    assert steps[BLOCK - 1] < 1.5 * max(steps[RUN_IN : BLOCK - 1])
+    assert steps[BLOCK - 1] < 1.5 * max(steps[WARM_UP : BLOCK - 1])
 
 
 def test_frames_that_hang_on_a_lost_one_are_refused_up_to_where_nothing_is_carried_over():
@@ -165,7 +165,7 @@ def test_frames_that_hang_on_a_lost_one_are_refused_up_to_where_nothing_is_carri
     frames[5] = frames[5][0] * np.float32(0.5), None  # nothing clipped
     other, truth = world(seed=7)
     frames[9] = view(other, 10, 5), view(truth, 10, 5)  # a cut to it, and one back
-    clean, disturbed = Steadier("auto", 0.96), Steadier("auto", 0.96)
+    clean, disturbed = TemporalFilter("auto", 0.96), TemporalFilter("auto", 0.96)
     refused = []
     for number, frame in enumerate(frames):
         expected = clean.push(number, *frame)
@@ -185,15 +185,15 @@ def test_frames_that_hang_on_a_lost_one_are_refused_up_to_where_nothing_is_carri
 def test_a_block_that_does_not_hang_on_a_lost_frame_goes_on():
     frames = pan(BLOCK + 2, step=0)
     whole = steady(frames)
-    lost = BLOCK - RUN_IN - 1  # the last frame that the next block does not look at
-    steadier = Steadier("auto", 0.96)
+    lost = BLOCK - WARM_UP - 1  # the last frame that the next block does not look at
+    temporal_filter = TemporalFilter("auto", 0.96)
     made = set()
     for number, (ldr, log_hdr, _) in enumerate(frames):
         if number == lost:
-            steadier.lose(number, "it")
+            temporal_filter.lose(number, "it")
             continue
         with suppress(Depends):
-            assert np.array_equal(steadier.push(number, ldr, log_hdr), whole[number])  # type: ignore[arg-type]
+            assert np.array_equal(temporal_filter.push(number, ldr, log_hdr), whole[number])  # type: ignore[arg-type]
             made.add(number)
     assert made == {*range(lost), *range(BLOCK, BLOCK + 2)}
 
@@ -201,14 +201,14 @@ def test_a_block_that_does_not_hang_on_a_lost_frame_goes_on():
 def test_frames_without_anything_clipped_and_frames_of_another_size_pass():
     ldr, made, _ = pan(1)[0]
     dark = ldr * np.float32(0.5)
-    steadier = Steadier("auto", 0.96)
-    assert steadier.push(0, dark, None) is None
-    assert np.array_equal(steadier.push(1, ldr, made), made)  # type: ignore[arg-type]
+    temporal_filter = TemporalFilter("auto", 0.96)
+    assert temporal_filter.push(0, dark, None) is None
+    assert np.array_equal(temporal_filter.push(1, ldr, made), made)  # type: ignore[arg-type]
     half = np.ascontiguousarray(ldr[:60]), np.ascontiguousarray(made[:60])
-    assert np.array_equal(steadier.push(2, *half), half[1])  # type: ignore[arg-type]
+    assert np.array_equal(temporal_filter.push(2, *half), half[1])  # type: ignore[arg-type]
     tiny = np.ones((1, 1, 3), np.float32)
     for number in (3, 4):
-        assert np.array_equal(steadier.push(number, tiny, tiny), tiny)  # type: ignore[arg-type]
+        assert np.array_equal(temporal_filter.push(number, tiny, tiny), tiny)  # type: ignore[arg-type]
 
 
 # --- the command ---
@@ -292,7 +292,7 @@ def fail_once(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, call: i
     monkeypatch.setattr(owner, name, failing)
 
 
-OWNERS = {"predict_log": Reconstructor, "compose": Reconstructor, "write_exr": ldr2hdr_cli.convert}
+OWNERS = {"predict_log": Reconstructor, "compose": Reconstructor, "write_exr": ldr2hdr_cli.convert.command}
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ldr2hdr_cli import operators
-from ldr2hdr_cli.operators import METHODS, expand
+from ldr2hdr_cli.convert import operators
+from ldr2hdr_cli.convert.operators import METHODS, expand
 from model.errors import Ldr2hdrError
 
 GLOBAL = ("clip", "landis2002", "akyuz2007")

@@ -21,7 +21,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from ldr2hdr_cli import job
+from ldr2hdr_cli.convert import job
 from model import MaskedUNet, NetworkConfig, save_network
 from model.masked_unet import initialise
 

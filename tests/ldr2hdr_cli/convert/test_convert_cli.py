@@ -16,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from ldr2hdr_cli.app import _interrupted, app
-from ldr2hdr_cli.exr import read_exr
+from ldr2hdr_cli.media.exr import read_exr
 from model import MaskedUNet, NetworkConfig, save_network
 from model.errors import Ldr2hdrError
 from model.masked_unet import initialise
@@ -350,7 +350,7 @@ def test_one_value_that_is_no_light_is_enough(photo, tmp_path, monkeypatch, valu
         result[7, 5, 1] = value
         return result
 
-    monkeypatch.setattr("ldr2hdr_cli.operators.expand", spoilt)
+    monkeypatch.setattr("ldr2hdr_cli.convert.operators.expand", spoilt)
     done = here("convert", photo, "-o", tmp_path / "out", "--method", "clip", "--preview")
     assert done.exit_code == 1 and "no light" in done.output
     assert not [path for path in (tmp_path / "out").iterdir() if path.suffix in (".exr", ".png")]
@@ -436,7 +436,7 @@ def test_debug_shows_the_traceback_of_what_was_not_foreseen(photo, tmp_path, mon
     def fault(*_, **__):
         raise ZeroDivisionError("\x1b[31mred")
 
-    monkeypatch.setattr("ldr2hdr_cli.operators.expand", fault)
+    monkeypatch.setattr("ldr2hdr_cli.convert.operators.expand", fault)
     for debug in ([], ["--debug"]):
         done = here(*debug, "convert", photo, "-o", tmp_path / "out", "--method", "clip")
         assert done.exit_code == 1 and "unexpected ZeroDivisionError" in done.output
@@ -472,8 +472,8 @@ def test_a_device_that_is_not_there_is_named(tmp_path, photo, weights):
 
 
 def test_large_pictures_wait_for_room_instead_of_filling_the_memory(tmp_path, monkeypatch):
-    from ldr2hdr_cli import job, pipeline
-    from ldr2hdr_cli.sources import find_inputs
+    from ldr2hdr_cli.convert import job, pipeline
+    from ldr2hdr_cli.media.sources import find_inputs
 
     paths = []
     for number in range(5):
@@ -494,7 +494,7 @@ def test_large_pictures_wait_for_room_instead_of_filling_the_memory(tmp_path, mo
         in_hand.discard(work.output)
         return 0
 
-    read = pipeline._Room.enter
+    read = pipeline._PixelBudget.enter
 
     def enter(self, work, timeout):
         if entered := read(self, work, timeout):
@@ -504,7 +504,7 @@ def test_large_pictures_wait_for_room_instead_of_filling_the_memory(tmp_path, mo
             work.output.touch()
         return entered
 
-    monkeypatch.setattr(pipeline._Room, "enter", enter)
+    monkeypatch.setattr(pipeline._PixelBudget, "enter", enter)
     out = tmp_path / "out"
     with job.lock(out):
         for pixels, expected in ((64 * 48 * 3 // 2, 1), (64 * 48 * 2, 2)):

@@ -12,7 +12,7 @@ import pytest
 from ldr2hdr_cli.evaluation import clip_report
 from ldr2hdr_cli.evaluation.clips import Clip, Frame, Pose, correspondence, directions, made_clips, motion, project
 from ldr2hdr_cli.evaluation.flicker import ALONE, aligned, along, flicker, score_clip, tracked
-from ldr2hdr_cli.exr import write_exr
+from ldr2hdr_cli.media.exr import write_exr
 from model import MaskedUNet, NetworkConfig, save_network
 from model.masked_unet import initialise
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ldr2hdr_cli.sources import Input
+from ldr2hdr_cli.media.sources import Input
 from model.atomic import sweep
 from model.errors import Ldr2hdrError
 

@@ -17,7 +17,7 @@ REC2020 = (0.708, 0.292, 0.170, 0.797, 0.131, 0.046, 0.3127, 0.3290)  # ITU-R BT
 
 
 @dataclass(frozen=True)
-class Plate:
+class SourceInfo:
     """What is known of a source before its pixels are read.
 
     width, height: as displayed, orientation applied. pixel_aspect: width of a pixel over its height. timecode: of the
