@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ldr2hdr_cli.convert.pipeline import Done, Event, Failed, Note, Skipped
+from ldr2hdr_cli.convert.events import Done, Event, Failed, Note, Skipped
 from ldr2hdr_cli.terminal import one_line, silence
 from model.errors import Ldr2hdrError
 

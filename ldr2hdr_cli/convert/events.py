@@ -1,0 +1,59 @@
+"""What a run tells about itself: one event for each file written, passed over or failed, and what was assumed."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ldr2hdr_cli.convert.job import Item
+
+
+@dataclass(frozen=True)
+class Done:
+    """One file written."""
+
+    item: Item
+    output: Path
+    frame: int | None
+    megapixels: float
+    clipped: float  # share of pixels with a channel above the mask's threshold
+    peak: float  # largest value, LDR white = 1.0
+    clamped: int  # values above half's range
+    entry: dict[str, Any]  # what the manifest keeps of it
+
+
+@dataclass(frozen=True)
+class Failed:
+    """One input, or the rest of one clip, that could not be converted.
+
+    ends_run: nothing that comes after it can succeed, so the run stops here. cause: what our own code did not foresee.
+    """
+
+    item: Item
+    message: str
+    frame: int | None = None
+    ends_run: bool = False
+    cause: Exception | None = None
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that is already there, finished, with the same settings."""
+
+    item: Item
+    output: Path
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something assumed about an input."""
+
+    item: Item
+    message: str
+
+
+Event = Done | Failed | Skipped | Note
+
+
+def unforeseen(error: Exception) -> str:
+    """The end of a message about an error that no code of ours expects."""
+    return f"unexpected {type(error).__name__} ({' '.join(str(error).split())[:300]}); please report it."

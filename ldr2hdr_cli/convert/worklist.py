@@ -1,0 +1,321 @@
+"""Which frames are still to do, and reading them: inputs → `Work`, with what is finished, failed or assumed in between.
+
+Photographs and numbered sequences are pictures in files of their own, a video is many in one; `_Walk` is what they
+share: a frame that is finished is passed over, and the frames that the temporal filter needs before one come first.
+"""
+
+import errno
+import hashlib
+import stat
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from itertools import groupby
+from pathlib import Path
+
+from ldr2hdr_cli.convert.events import Failed, Note, Skipped, unforeseen
+from ldr2hdr_cli.convert.job import Item, Manifest, Selection, Settings, fingerprint
+from ldr2hdr_cli.convert.temporal import warm_up
+from ldr2hdr_cli.media.sources import Frame, SourceInfo, probe, read_frames, read_still
+from model.errors import Ldr2hdrError
+
+Stamp = tuple[int, int]
+"""Size and time of change of a source, see `job.fingerprint`."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One frame on its way."""
+
+    item: Item
+    plate: SourceInfo
+    frame: Frame
+    output: Path
+    stamp: Stamp  # of the source, before it was read
+    clip: Path | None = None  # that it is a frame of; None for a photograph
+    number: int = 0  # of the frame among those of the clip that are taken, from its beginning
+    is_warm_up: bool = False  # only there for the frames after it, and not written
+    basis: str = ""  # digest of the other files that decide it
+
+    @property
+    def frame_number(self) -> int | None:
+        """As the outputs count; None for a photograph."""
+        item = self.item
+        return item.input.number if item.input.kind == "still" else item.start_number + self.frame.index
+
+
+@dataclass
+class Options:
+    """How a run behaves, apart from what decides the bytes."""
+
+    selection: Selection = field(default_factory=Selection)
+    deinterlace: bool = False
+    overwrite: bool = False
+    verify: bool = False
+    encoders: int = 2
+    max_pixels: int = 2**28
+    max_frames: int = 2**20
+    fps: Fraction | None = None  # numbered sequences are clips
+    is_filtered: bool = False  # the frames of a clip depend on those before
+    pixels: int = 48 * 2**20  # in hand at a time, 24 bytes each
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+Found = Work | Failed | Skipped | Note
+
+
+def remaining(items: Sequence[Item], manifest: Manifest, settings: Settings, options: Options) -> Iterator[Found]:
+    """Every frame that is asked for, in the order of the inputs: read, if it is not finished, or why it is not read."""
+    record = _Record(manifest, settings, options)
+    for sequence, group in groupby(items, _sequence):
+        members = [(item, True) for item in group]
+        if sequence is not None:
+            everything = [item for item, _ in members]
+            members = _selected(everything, options.selection)
+            if not any(is_wanted for _, is_wanted in members):
+                yield _none_selected(sequence, everything, options.selection)
+            if options.fps:
+                yield from _pictures(sequence, members, record)
+                continue
+        for item in (item for item, is_wanted in members if is_wanted):
+            if item.input.kind == "still":
+                yield from _pictures(None, [(item, True)], record)
+            else:
+                yield from _video(item, record)
+
+
+def _sequence(item: Item) -> Path | None:
+    """What the frames of a numbered sequence have in common."""
+    return item.input.path.parent / item.input.sequence if item.input.sequence else None
+
+
+def _selected(items: Sequence[Item], selection: Selection) -> list[tuple[Item, bool]]:
+    """The pictures of a numbered sequence that `--every` takes, with whether `--frames` asks for them.
+
+    Numbers are those of the files, whatever `--start-number` says.
+    """
+    first = selection.first if selection.first is not None else min(item.input.number or 0 for item in items)
+    return [
+        (item, number >= first)
+        for item in items
+        if ((number := item.input.number or 0) - first) % selection.every == 0
+        and (selection.last is None or number <= selection.last)
+    ]
+
+
+def _none_selected(sequence: Path, items: Sequence[Item], selection: Selection) -> Failed:
+    numbers = [item.input.number or 0 for item in items]
+    return Failed(
+        items[0],
+        f"{sequence} has no picture{selection.asked()}; their numbers go from {min(numbers)} to {max(numbers)}.",
+    )
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What is finished already, and need not be made again."""
+
+    manifest: Manifest
+    settings: Settings
+    options: Options
+
+    def of(self, item: Item, index: int = 0, basis: str = "") -> Skipped | Note | None:
+        """Skipped where the output of this frame is finished; a Note where it was, and has rotted."""
+        output, source = item.output(index), item.input.path
+        if self.options.overwrite or not self.manifest.recorded(output, source, self.settings, basis):
+            return None
+        if not self.options.verify or self.manifest.verified(output, source):
+            return Skipped(item, output)
+        return Note(item, f"{output} or its source no longer has the checksum it had; it is made again.")
+
+
+@dataclass
+class _Walk:
+    """From frame to frame of one input.
+
+    earlier: reads the frames with these numbers, the second exclusive, for the temporal filter alone; None where there
+    is no filter. One that is damaged is left out: it is named when it is wanted itself.
+    """
+
+    record: _Record
+    earlier: Callable[[int, int], Iterator[Work]] | None
+    seen: int = -1  # the last number that the filter was given
+
+    def step(self, item: Item, index: int, number: int, basis: str = "") -> Generator[Found, None, bool]:
+        """Whether the frame is to be made; before that, what the filter needs to make it."""
+        known = self.record.of(item, index, basis)
+        if known is not None:
+            yield known
+        if isinstance(known, Skipped):
+            return False
+        start = max(warm_up(number), self.seen + 1)
+        if self.earlier is not None and start < number:
+            yield from self.earlier(start, number)
+        self.seen = number
+        return True
+
+
+def _pictures(clip: Path | None, members: Sequence[tuple[Item, bool]], record: _Record) -> Iterator[Found]:
+    """Pictures in files of their own: a photograph, or a numbered sequence as a clip.
+
+    One that cannot be read is named, and the others are converted. members: with whether each is wanted; the others are
+    only there for the temporal filter.
+    """
+    options = record.options
+    is_filtered = options.is_filtered and clip is not None
+    by_number = {_number(item, options): item for item, _ in members}
+    given: dict[int, Stamp | None] = {}  # the pictures as the filter gets them; None: left out
+
+    def read(number: int, is_warm_up: bool = False) -> Work:
+        item = by_number[number]
+        given[number] = None
+        stamp = _stamp(item)
+        info, frame = read_still(item.input.path, max_pixels=options.max_pixels)
+        _unchanged(item, stamp)
+        given[number] = stamp
+        if clip is not None:
+            info = replace(info, frame_rate=options.fps)
+        return Work(item, info, frame, item.output(0), stamp, clip, number, is_warm_up, basis(number))
+
+    def earlier(start: int, end: int) -> Iterator[Work]:
+        for number in range(start, end):
+            with suppress(Exception):
+                if number in by_number:
+                    yield read(number, is_warm_up=True)
+
+    def basis(number: int) -> str:
+        """Of the pictures before it that decide a frame: it is made again when one of them is mended or replaced."""
+        before = [one for one in range(warm_up(number), number) if one in by_number] if is_filtered else []
+        for one in before:
+            if one not in given:
+                with suppress(OSError):
+                    given[one] = fingerprint(by_number[one].input.path)
+        found = [(one, given.get(one)) for one in before]
+        return hashlib.sha256(repr(found).encode()).hexdigest()[:16] if found else ""
+
+    walk = _Walk(record, earlier if is_filtered else None)
+    for item in (item for item, is_wanted in members if is_wanted):
+        number = _number(item, options)
+        stamp: Stamp | None = None
+        try:
+            stamp = _stamp(item)
+            if (yield from walk.step(item, 0, number, basis(number))):
+                work = read(number)
+                for note in work.plate.notes:
+                    yield Note(item, f"{item.input.path}: {note}")
+                yield work
+        except Exception as error:  # one damaged file must not end a night's work, whatever a decoder makes of it
+            given[number] = None
+            yield _unreadable(item, stamp, error)
+
+
+def _number(item: Item, options: Options) -> int:
+    """Of a picture among those that `--every` takes."""
+    return (item.input.number or 0) // options.selection.every
+
+
+def _video(item: Item, record: _Record) -> Iterator[Found]:
+    """The frames of a video file; what cannot be read ends it."""
+    stamp: Stamp | None = None
+    try:
+        stamp = _stamp(item)
+        yield from _frames(item, stamp, record)
+    except Exception as error:  # as above
+        yield _unreadable(item, stamp, error)
+
+
+def _frames(item: Item, stamp: Stamp, record: _Record) -> Iterator[Found]:
+    path, options = item.input.path, record.options
+    info = probe(path, deinterlace=options.deinterlace, max_pixels=options.max_pixels)
+    begin, last = options.selection.indices()
+    every = options.selection.every
+    phase = begin % every
+    if (info.frame_count or 0) > options.max_frames:
+        raise _too_long(path, options.max_frames)
+    for note in info.notes:
+        yield Note(item, f"{path}: {note}")
+    # What is finished at the front of the clip need not be decoded again. Where the clip ends is left to the decoder,
+    # because containers promise more frames than there are, or fewer.
+    first = begin
+    while isinstance(known := record.of(item, first), Skipped):
+        yield known
+        first += every
+        if last is not None and first > last:
+            return
+
+    def read(first: int, last: int | None, is_warm_up: bool = False) -> Iterator[Work]:
+        for frame in read_frames(
+            path,
+            first=first,
+            last=last,
+            every=every,
+            deinterlace=options.deinterlace,
+            max_pixels=options.max_pixels,
+            start_number=item.start_number,
+        ):
+            _unchanged(item, stamp)
+            if frame.index >= options.max_frames:
+                raise _too_long(path, options.max_frames)
+            number = (frame.index - phase) // every
+            yield Work(item, info, frame, item.output(frame.index), stamp, path, number, is_warm_up)
+
+    def earlier(start: int, end: int) -> Iterator[Work]:
+        with suppress(Ldr2hdrError):
+            yield from read(start * every + phase, (end - 1) * every + phase, is_warm_up=True)
+
+    walk = _Walk(record, earlier if options.is_filtered else None)
+    is_empty = first == begin  # nothing was finished at the front
+    for work in read(first, last):
+        is_empty = False
+        if (yield from walk.step(item, work.frame.index, work.number)):
+            yield work
+    if is_empty:
+        count = f"; it has {info.frame_count}, from number {item.start_number} on" if info.frame_count else ""
+        raise Ldr2hdrError(f"{path} has no frame{options.selection.asked()}{count}.")
+
+
+def _too_long(path: Path, most: int) -> Ldr2hdrError:
+    return Ldr2hdrError(f"{path} has more frames than the {most} allowed; raise --max-frames if it is meant.")
+
+
+def _stamp(item: Item) -> Stamp:
+    """What the source is before it is read. Only plain files: a pipe would be waited for, a device has no end."""
+    path = item.input.path
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise Ldr2hdrError(f"{path} is no plain file but a pipe, a device or a directory; copy it into a file.")
+        return fingerprint(path)
+    except OSError as error:
+        reason = "it is gone, or a link that leads nowhere" if error.errno == errno.ENOENT else error.strerror
+        raise Ldr2hdrError(f"{path} cannot be opened ({reason}).") from None
+
+
+def source_change(item: Item, stamp: Stamp) -> str:
+    """What happened to a source while it was read; empty where nothing did."""
+    try:
+        if fingerprint(item.input.path) == stamp:
+            return ""
+        happened = "changed"
+    except OSError:
+        happened = "disappeared"
+    return f"{item.input.path} {happened} while it was being read; run the same command again when it is complete."
+
+
+def _unchanged(item: Item, stamp: Stamp) -> None:
+    if change := source_change(item, stamp):
+        raise Ldr2hdrError(change)
+
+
+def _unreadable(item: Item, stamp: Stamp | None, error: Exception) -> Failed:
+    path = item.input.path
+    if stamp is not None and (change := source_change(item, stamp)):
+        return Failed(item, change)  # that is why it could not be read
+    if isinstance(error, Ldr2hdrError):
+        return Failed(item, str(error))
+    if isinstance(error, MemoryError):
+        return Failed(item, f"{path} does not fit into memory.")
+    if isinstance(error, OSError):
+        return Failed(item, f"{path} cannot be read ({error.strerror or error}).")
+    return Failed(item, f"{path} cannot be read: {unforeseen(error)}", cause=error)
