@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
 
 if TYPE_CHECKING:
-    from ldr2hdr_cli.evaluation.compare import Method, Result
+    from ldr2hdr_cli.evaluation.compare import Result
     from ldr2hdr_cli.evaluation.protocol import Case
+    from model.reconstructor import Precision
 
 DEFAULT_WEIGHTS = "default"
-CLIPS_ON_PAGE = 6  # four megabytes each
+CLIPS_ON_PAGE = 6  # at most; four megabytes each
 T = TypeVar("T")
 
 
@@ -92,12 +93,19 @@ def evaluate(
             "peak": peak, "white": white,
         }  # fmt: skip
         return _evaluate_clips(hdr, only, clip_settings, weights, method, device, precision, out, page_pictures)
-    from ldr2hdr_cli.evaluation.compare import Scoring, compare
+    from ldr2hdr_cli.convert.operators import METHODS
+    from ldr2hdr_cli.evaluation.compare import Scoring, compare, methods_by_name
+    from ldr2hdr_cli.evaluation.protocol import save_as_png
 
     cases = _cases(hdr, pairs, only, share, mild, seed, size, views, jpeg)
     if save_inputs is not None:
-        return _save_inputs(cases, save_inputs)
-    methods = _methods(method, weights, prediction, device, precision)
+        count = save_as_png(cases, save_inputs)
+        _say(f"Wrote {count} pictures to {_text(save_inputs)}.")
+        return None
+    networks, folders = _networks(weights, method), prediction or []
+    methods = methods_by_name(_operators(method, METHODS), networks, folders, device, _precision(precision))
+    if not methods:
+        raise typer.BadParameter("nothing to compare: give --method, --weights or --prediction")
     scoring = Scoring(fit_curve, cvvdp, peak, white, "cuda" if device.startswith("cuda") else "cpu")
     results = compare(cases, methods, scoring, jobs or min(4, os.cpu_count() or 1))
     settings: dict[str, Any] = {
@@ -106,8 +114,30 @@ def evaluate(
         "share": share, "mild": mild, "seed": seed, "size": size, "views": views, "jpeg": jpeg,
         "fit_curve": fit_curve, "peak": peak, "white": white, "methods": list(methods),
     }  # fmt: skip
-    _report(results, settings, out, page_pictures if out is not None else 0)
+    _evaluate_pictures(results, settings, out, page_pictures)
     return None
+
+
+def _evaluate_pictures(
+    results: Iterator[Result], settings: dict[str, Any], out: Path | None, page_pictures: int
+) -> None:
+    from rich.console import Console
+
+    from ldr2hdr_cli.evaluation import report
+    from ldr2hdr_cli.evaluation.outcome import PictureScores
+    from ldr2hdr_cli.evaluation.protocol import make_folder
+
+    if out is not None:
+        make_folder(out)
+    scores = PictureScores.of(_watched(results, "pictures"), settings["seed"], page_pictures if out is not None else 0)
+    console = Console()
+    for one in scores.summary.values():
+        console.print(report.table(one), report.bin_table(one))
+        console.print()
+    _say(*scores.verdict)
+    if out is not None:
+        scores.write(out, settings)
+        _say("", f"Look at {_text(out / 'index.html')} in a browser.")
 
 
 def _evaluate_clips(
@@ -116,59 +146,31 @@ def _evaluate_clips(
 ) -> None:  # fmt: skip
     from rich.console import Console
 
-    from ldr2hdr_cli.evaluation import clip_report
+    from ldr2hdr_cli.evaluation.clip_report import clip_table
     from ldr2hdr_cli.evaluation.clips import made_clips
-    from ldr2hdr_cli.evaluation.flicker import aligned, network_clips, operator_clips, score_clip
-    from ldr2hdr_cli.evaluation.protocol import read_list
-    from model.errors import Ldr2hdrError
+    from ldr2hdr_cli.evaluation.compare import network_name
+    from ldr2hdr_cli.evaluation.flicker import network_clips, operator_clips
+    from ldr2hdr_cli.evaluation.outcome import ClipScores
+    from ldr2hdr_cli.evaluation.protocol import make_folder, read_list
 
-    _known_precision(precision)
-    names = ["clip"] if not operators else [name for name in operators if name != "none"]
-    methods = [operator_clips(name) for name in _known_operators(names)]
-    for text in weights or ([] if operators else [DEFAULT_WEIGHTS]):
-        path = None if text == DEFAULT_WEIGHTS else Path(text)
-        methods.append(network_clips(_name(path), path, device, precision))  # type: ignore[arg-type]
+    known_precision = _precision(precision)
+    methods = [operator_clips(name) for name in _operators(operators, ["clip"])]
+    networks = _networks(weights, operators)
+    methods += [network_clips(network_name(path), path, device, known_precision) for path in networks]
     if out is not None:
-        _make(out)
-    album = clip_report.ClipAlbum(min(page_pictures, CLIPS_ON_PAGE) if out is not None else 0)
-    rows: list[dict[str, Any]] = []
-    clips = made_clips(
-        hdr,
-        level=settings["level"],
-        frames=settings["frames"],
-        size=settings["size"],
-        seed=settings["seed"],
-        only=read_list(only) if only else None,
+        make_folder(out)
+    level, frames, size, seed, peak, white = (
+        settings[name] for name in ("level", "frames", "size", "seed", "peak", "white")
     )
-    for clip in _watched(clips, "clips"):
-        made = {name: aligned(pictures, clip) for way in methods for name, pictures in way(clip).items()}
-        rows += [score_clip(p, clip, name, settings["peak"], settings["white"]) for name, p in made.items()]
-        album.offer(clip, made)
-    if not rows:
-        raise Ldr2hdrError("No clip could be made: nothing in these panoramas outshines the rest; give others.")
-    summary = clip_report.summarise_clips(rows, settings["seed"])
-    said = clip_report.sentences(rows, summary, settings["seed"])
-    console = Console()
-    console.print(clip_report.clip_table(summary, len({row["case"] for row in rows})))
-    console.print("\n".join(said), highlight=False, markup=False)
+    names = read_list(only) if only else None
+    clips = made_clips(hdr, level=level, frames=frames, size=size, seed=seed, only=names)
+    on_page = min(page_pictures, CLIPS_ON_PAGE) if out is not None else 0
+    scores = ClipScores.of(_watched(clips, "clips"), methods, seed, peak, white, on_page)
+    Console().print(clip_table(scores.summary, scores.clip_count))
+    _say(*scores.verdict)
     if out is not None:
-        _write_clips(out, rows, summary, settings, said, album)
-        console.print(f"\nPlay them: open {_text(out / 'index.html')} in a browser.", highlight=False, markup=False)
-
-
-def _write_clips(out: Path, rows: Any, summary: Any, settings: dict[str, Any], said: list[str], album: Any) -> None:
-    import json
-
-    from ldr2hdr_cli.evaluation import report
-    from ldr2hdr_cli.evaluation.clip_report import build_clip_page
-    from model.atomic import write_atomically
-
-    report.write_csv(out / "results.csv", rows)
-    means = {method: {key: one._asdict() for key, one in all_.items()} for method, all_ in summary.items()}
-    document = report.finite({"settings": settings, "verdict": said, "summary": means, "rows": rows})
-    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomically(out / "results.json", text.encode() + b"\n")
-    write_atomically(out / "index.html", build_clip_page(album, summary, said, settings).encode())
+        scores.write(out, settings)
+        _say("", f"Play them: open {_text(out / 'index.html')} in a browser.")
 
 
 def _cases(
@@ -196,39 +198,26 @@ def _shares(text: str) -> list[float]:
     return shares
 
 
-def _methods(
-    operators: list[str] | None, weights: list[str] | None, predictions: list[Path] | None, device: str, precision: str
-) -> dict[str, Method]:
-    """Every method by the name that it has in the tables; the given ones, or all operators and the default weights."""
-    from ldr2hdr_cli.convert.operators import METHODS
-    from ldr2hdr_cli.evaluation.compare import network_method, operator_method, prediction_method
-
-    _known_precision(precision)
-    names = list(METHODS) if not operators else [name for name in operators if name != "none"]
-    methods: dict[str, Method] = {name: operator_method(name) for name in _known_operators(names)}
-    for text in weights or ([] if operators else [DEFAULT_WEIGHTS]):
-        path = None if text == DEFAULT_WEIGHTS else Path(text)
-        name = _unused(_name(path), methods)
-        methods[name] = network_method(path, device, precision)  # type: ignore[arg-type]  # checked above
-    for folder in predictions or []:
-        methods[_unused(_text(folder.resolve().name), methods)] = prediction_method(folder)
-    if not methods:
-        raise typer.BadParameter("nothing to compare: give --method, --weights or --prediction")
-    return methods
-
-
-def _known_precision(name: str) -> None:
-    if name not in ("auto", "fp32", "bf16", "fp16"):
-        raise typer.BadParameter(f"--precision must be auto, fp32, bf16 or fp16, not {name!r}")
-
-
-def _known_operators(names: list[str]) -> list[str]:
-    """Each once, in their order."""
+def _operators(given: list[str] | None, usual: Iterable[str]) -> list[str]:
+    """Of --method, each once, in their order; "none" is none of them."""
     from ldr2hdr_cli.convert.operators import METHODS
 
+    names = [name for name in given if name != "none"] if given else list(usual)
     if unknown := [name for name in names if name not in METHODS]:
         raise typer.BadParameter(f"--method must be one of {', '.join(METHODS)} or none, not {unknown[0]!r}")
     return list(dict.fromkeys(names))
+
+
+def _networks(weights: list[str] | None, operators: list[str] | None) -> list[Path | None]:
+    """Of --weights, None for the default ones, which run too where neither networks nor operators are chosen."""
+    names = weights or ([] if operators else [DEFAULT_WEIGHTS])
+    return [None if name == DEFAULT_WEIGHTS else Path(name) for name in names]
+
+
+def _precision(name: str) -> Precision:
+    if name not in ("auto", "fp32", "bf16", "fp16"):
+        raise typer.BadParameter(f"--precision must be auto, fp32, bf16 or fp16, not {name!r}")
+    return cast("Precision", name)
 
 
 def _text(value: str | Path) -> str:
@@ -238,79 +227,11 @@ def _text(value: str | Path) -> str:
     return one_line(str(value))
 
 
-def _name(weights: Path | None) -> str:
-    """Of a network, in the tables."""
-    return "ldr2hdr" if weights is None else _text(weights.stem)
-
-
-def _unused(name: str, taken: Iterable[str]) -> str:
-    candidates = [name, *(f"{name} ({number})" for number in range(2, 1000))]
-    return next(candidate for candidate in candidates if candidate not in taken)
-
-
-def _save_inputs(cases: Iterator[Case], folder: Path) -> None:
-    import imageio.v3 as iio
+def _say(*lines: str) -> None:
+    """On stdout; markup in a name is only text."""
     from rich.console import Console
 
-    from model.atomic import write_atomically
-
-    _make(folder)
-    count = 0
-    for case in cases:
-        codes = (case.ldr * 255 + 0.5).astype("uint8")
-        encoded = iio.imwrite("<bytes>", codes, plugin="pillow", extension=".png")
-        write_atomically(folder / f"{case.name}.png", encoded)
-        count += 1
-    Console().print(f"Wrote {count} pictures to {_text(folder)}.", highlight=False, markup=False)
-
-
-def _report(results: Iterator[Result], settings: dict[str, Any], out: Path | None, page_pictures: int) -> None:
-    from rich.console import Console
-
-    from ldr2hdr_cli.evaluation import report
-    from ldr2hdr_cli.evaluation.page import Album
-    from model.errors import Ldr2hdrError
-
-    if out is not None:
-        _make(out)
-    album = Album(page_pictures)
-    rows: list[dict[str, Any]] = []
-    for result in _watched(results, "pictures"):
-        rows.extend(result.rows)
-        album.offer(result)
-    if not rows:
-        raise Ldr2hdrError("No picture could be made: every view is featureless; give pictures with detail.")
-    summary = report.summarise(rows, settings["seed"])
-    sentences = report.verdict(rows, summary, settings["seed"])
-    console = Console()
-    for scores in summary.values():
-        console.print(report.table(scores), report.bin_table(scores), sep="\n\n")
-        console.print()
-    console.print("\n".join(sentences), highlight=False, markup=False)
-    if out is not None:
-        _write(out, rows, summary, settings, sentences, album)
-        console.print(f"\nLook at {_text(out / 'index.html')} in a browser.", highlight=False, markup=False)
-
-
-def _write(out: Path, rows: Any, summary: Any, settings: dict[str, Any], sentences: list[str], album: Any) -> None:
-    from ldr2hdr_cli.evaluation import report
-    from ldr2hdr_cli.evaluation.page import build_page
-    from model.atomic import write_atomically
-
-    report.write_csv(out / "results.csv", rows)
-    report.write_json(out / "results.json", rows, summary, settings, sentences)
-    for format in ("svg", "png"):
-        write_atomically(out / f"scores.{format}", report.figure(summary, format))
-    write_atomically(out / "index.html", build_page(album, summary, sentences, settings).encode())
-
-
-def _make(folder: Path) -> None:
-    from model.errors import Ldr2hdrError
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Ldr2hdrError(f"{folder} cannot be made ({error.strerror}); choose another folder.") from error
+    Console().print("\n".join(lines), highlight=False, markup=False)
 
 
 def _watched(results: Iterator[T], what: str) -> Iterator[T]:

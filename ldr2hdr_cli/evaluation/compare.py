@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from ldr2hdr_cli.evaluation.protocol import Case, aligning_pixels
 from ldr2hdr_cli.terminal import one_line
 from model.errors import Ldr2hdrError
 from train.pictures import read_hdr
+
+if TYPE_CHECKING:
+    from model.reconstructor import Precision
 
 Method = Callable[[Case], np.ndarray]
 PICTURE_SUFFIXES = (".exr", ".hdr")  # of pictures that another program made, tried in this order
@@ -58,9 +61,7 @@ def operator_method(name: str) -> Method:
     return lambda case: expand(case.ldr, name)
 
 
-def network_method(
-    weights: Path | None, device: str = "auto", precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-) -> Method:
+def network_method(weights: Path | None, device: str = "auto", precision: Precision = "auto") -> Method:
     """A network by its weights; None for the default weights. Safe to call from several threads."""
     from model import Reconstructor, load_network
     from model.checkpoint import usual_working_size
@@ -91,6 +92,36 @@ def prediction_method(folder: Path) -> Method:
         )
 
     return read
+
+
+def methods_by_name(
+    operators: Iterable[str],
+    networks: Iterable[Path | None],
+    predictions: Iterable[Path],
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> dict[str, Method]:
+    """Every method by the name that it has in the tables; the second of a name is called "name (2)".
+
+    operators: names of `operators.METHODS`. networks: weights files, None for the default weights. predictions:
+    folders of pictures that other programs made.
+    """
+    methods = {name: operator_method(name) for name in operators}
+    for path in networks:
+        methods[_unused(network_name(path), methods)] = network_method(path, device, precision)
+    for folder in predictions:
+        methods[_unused(one_line(folder.resolve().name), methods)] = prediction_method(folder)
+    return methods
+
+
+def network_name(weights: Path | None) -> str:
+    """Of a network, in the tables."""
+    return "ldr2hdr" if weights is None else one_line(weights.stem)
+
+
+def _unused(name: str, taken: Iterable[str]) -> str:
+    candidates = [name, *(f"{name} ({number})" for number in range(2, 1000))]
+    return next(candidate for candidate in candidates if candidate not in taken)
 
 
 def compare(cases: Iterable[Case], methods: dict[str, Method], scoring: Scoring, jobs: int = 1) -> Iterator[Result]:

@@ -12,7 +12,7 @@ runs, on two machines, compare on the same pictures. Two kinds of exposure are m
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +22,7 @@ import numpy as np
 
 from ldr2hdr_cli.evaluation.alignment import align_scale
 from ldr2hdr_cli.media.sources import STILL_SUFFIXES, read_still
+from model.atomic import write_atomically
 from model.errors import Ldr2hdrError
 from train.camera import camera_curve, expose
 from train.panorama import is_panorama, perspective
@@ -155,6 +156,25 @@ def given_cases(ldr_folder: Path, hdr_folder: Path, only: Sequence[str] = ()) ->
             )
         truth = truth * align_scale(truth, ldr**2, aligning_pixels(ldr))
         yield Case(name, name, "given", 0.0, ldr, truth.astype(np.float32), ldr >= CLIPPED_CODE)
+
+
+def save_as_png(cases: Iterable[Case], folder: Path) -> int:
+    """Writes the LDR picture of each case as `NAME.png`, 8 bit. Returns how many."""
+    make_folder(folder)
+    count = 0
+    for case in cases:
+        codes = (case.ldr * 255 + 0.5).astype(np.uint8)
+        encoded = iio.imwrite("<bytes>", codes, plugin="pillow", extension=".png")
+        write_atomically(folder / f"{case.name}.png", encoded)
+        count += 1
+    return count
+
+
+def make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Ldr2hdrError(f"{folder} cannot be made ({error.strerror}); choose another folder.") from error
 
 
 def aligning_pixels(ldr: np.ndarray) -> np.ndarray:

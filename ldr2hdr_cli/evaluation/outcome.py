@@ -1,0 +1,93 @@
+"""What an evaluation found, of pictures or of clips, and the files that hold it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ldr2hdr_cli.evaluation import clip_report, report
+from ldr2hdr_cli.evaluation.clips import Clip
+from ldr2hdr_cli.evaluation.compare import Result
+from ldr2hdr_cli.evaluation.flicker import ClipMethod, aligned, score_clip
+from ldr2hdr_cli.evaluation.page import Album, build_page
+from model.atomic import write_atomically
+from model.errors import Ldr2hdrError
+
+
+@dataclass(frozen=True)
+class PictureScores:
+    """rows: one of each picture and method. summary: by kind of exposure, see `report`. verdict: as sentences."""
+
+    rows: list[dict[str, Any]]
+    summary: dict[str, list[report.MethodScore]]
+    verdict: list[str]
+    album: Album
+
+    @classmethod
+    def of(cls, results: Iterable[Result], seed: int, page_pictures: int) -> PictureScores:
+        """page_pictures: how many are kept for the page, at most. Raises Ldr2hdrError where there is no picture."""
+        album, rows = Album(page_pictures), []
+        for result in results:
+            rows.extend(result.rows)
+            album.offer(result)
+        if not rows:
+            raise Ldr2hdrError("No picture could be made: every view is featureless; give pictures with detail.")
+        summary = report.summarise(rows, seed)
+        return cls(rows, summary, report.verdict(rows, summary, seed), album)
+
+    def write(self, out: Path, settings: dict[str, Any]) -> None:
+        """results.csv, results.json, scores.svg, scores.png and index.html."""
+        report.write_csv(out / "results.csv", self.rows)
+        report.write_json(out / "results.json", self.rows, self.summary, settings, self.verdict)
+        for format in ("svg", "png"):
+            write_atomically(out / f"scores.{format}", report.figure(self.summary, format))
+        page = build_page(self.album, self.summary, self.verdict, settings)
+        write_atomically(out / "index.html", page.encode())
+
+
+@dataclass(frozen=True)
+class ClipScores:
+    """rows: one of each clip and method. summary: by method, see `clip_report`. verdict: as sentences."""
+
+    rows: list[dict[str, Any]]
+    summary: clip_report.Summary
+    verdict: list[str]
+    album: clip_report.ClipAlbum
+
+    @classmethod
+    def of(
+        cls,
+        clips: Iterable[Clip],
+        methods: Sequence[ClipMethod],
+        seed: int,
+        peak: float,
+        white: float,
+        page_clips: int,
+    ) -> ClipScores:
+        """peak, white: cd/m². page_clips: kept for the page, at most. Raises Ldr2hdrError where there is no clip."""
+        album, rows = clip_report.ClipAlbum(page_clips), []
+        for clip in clips:
+            made = {name: aligned(pictures, clip) for way in methods for name, pictures in way(clip).items()}
+            rows += [score_clip(pictures, clip, name, peak, white) for name, pictures in made.items()]
+            album.offer(clip, made)
+        if not rows:
+            raise Ldr2hdrError("No clip could be made: nothing in these panoramas outshines the rest; give others.")
+        summary = clip_report.summarise_clips(rows, seed)
+        return cls(rows, summary, clip_report.sentences(rows, summary, seed), album)
+
+    @property
+    def clip_count(self) -> int:
+        return len({row["case"] for row in self.rows})
+
+    def write(self, out: Path, settings: dict[str, Any]) -> None:
+        """results.csv, results.json and index.html."""
+        report.write_csv(out / "results.csv", self.rows)
+        means = {method: {key: one._asdict() for key, one in all_.items()} for method, all_ in self.summary.items()}
+        document = {"settings": settings, "verdict": self.verdict, "summary": means, "rows": self.rows}
+        text = json.dumps(report.finite(document), indent=1, ensure_ascii=False, allow_nan=False)
+        write_atomically(out / "results.json", text.encode() + b"\n")
+        page = clip_report.build_clip_page(self.album, self.summary, self.verdict, settings)
+        write_atomically(out / "index.html", page.encode())
