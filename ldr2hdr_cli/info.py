@@ -18,9 +18,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ldr2hdr_cli.terminal import one_line
+from model.constants import LUMINANCE
 from model.errors import Ldr2hdrError
 
-_LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)  # ITU-R BT.709-6, item 3.2
+_LUMINANCE = np.array(LUMINANCE, np.float32)
 _BAND = 2**20  # pixels looked at together
 _SAMPLE = 2**23  # pixels that percentiles are taken of, at most
 _CARD = 2**16  # bytes of a card that are read

@@ -11,9 +11,6 @@ import torch
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 Transfer = Literal["gamma", "srgb", "bt709"]
 
-LOG_RANGE = (0.0, 10.0)
-"""What the network's log output is held to before `exp`: from black to 22,025 times LDR white."""
-
 
 def exposure_mask(ldr: Array, threshold: float = 0.96) -> Array:
     """β(x) of figure 2: how well exposed each value is.

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from model.constants import IMAGENET_MEAN, IMAGENET_STD
 
 Masking = Literal["feature", "input", "gated", "none"]
 Activation = Literal["leaky_relu", "relu"]

@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from model.exposure import LOG_RANGE, Transfer, compose_hdr, exposure_mask, linearise
+from model.constants import LOG_RANGE
+from model.exposure import Transfer, compose_hdr, exposure_mask, linearise
 from model.masked_unet import MaskedUNet, receptive_radius
 from model.selective import fold, reconstruct_where
 from model.tiling import Tile, bytes_per_pixel, clipped_region, largest_tile, plan, window

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from model.constants import LUMINANCE
 from model.errors import Ldr2hdrError
 
-LUMINANCE = np.array([0.2126, 0.7152, 0.0722], dtype=np.float32)  # Rec. ITU-R BT.709-6, item 3.2
+_LUMINANCE = np.array(LUMINANCE, np.float32)
 PEAK = 8.0  # of LDR white: three stops, a middle course between lamps and snow
 THRESHOLD = 0.96  # display-encoded value from which a channel counts as saturated, as for the network
 REFERENCE_SIDE = 1080.0  # pixels, for which the papers give their filter sizes
@@ -74,7 +75,7 @@ def expand(
     if linear is None:
         linear = encoded ** np.float32(gamma)
     linear = np.maximum(linear, 0.0).astype(np.float32)
-    return METHODS[method](OperatorInput(encoded, linear, linear @ LUMINANCE, float(peak), threshold))
+    return METHODS[method](OperatorInput(encoded, linear, linear @ _LUMINANCE, float(peak), threshold))
 
 
 def clip(given: OperatorInput) -> np.ndarray:
@@ -157,7 +158,7 @@ def kovaleski2014(given: OperatorInput) -> np.ndarray:
     Deviations: one threshold for saturation instead of 254/255 for photographs and 230/255 for video; only the
     brightness enhancement function is built, without the paper's further treatment by exposure.
     """
-    guide = given.encoded @ LUMINANCE
+    guide = given.encoded @ _LUMINANCE
     cell = max(150.0 * given.scale, 1.0)
     enhancement = _cross_bilateral(given.saturated, guide, cell, sigma_range=25.0 / 255.0)
     return given.linear * (1.0 + (given.peak - 1.0) * enhancement)[..., None]

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from model.constants import LUMINANCE
 from model.errors import Ldr2hdrError
 
 PEAK = 4000.0  # cd/m², of the display that the perceptual metrics imagine
@@ -23,7 +24,6 @@ BINS = ((0.0, 0.5), (0.5, 1.0), (1.0, 2.0), (2.0, 4.0), (4.0, inf))  # stops of 
 
 LARGEST_HALF = 65504.0
 
-LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # Rec. ITU-R BT.709-6, item 3.2
 RGB_TO_XYZ = np.array(  # BT.709 primaries and D65, IEC 61966-2-1
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
 )
@@ -255,7 +255,7 @@ def _shown(linear: np.ndarray, peak: float, white: float) -> np.ndarray:
 
 
 def _pu21_ssim_map(prediction: np.ndarray, truth: np.ndarray, peak: float, white: float) -> np.ndarray:
-    p, t = (pu21_encode(_shown(_finite(v) @ LUMINANCE, peak, white)) for v in (prediction, truth))
+    p, t = (pu21_encode(_shown(_finite(v) @ np.array(LUMINANCE), peak, white)) for v in (prediction, truth))
     return _ssim_map(p, t, dynamic_range=PU21_WHITE)
 
 

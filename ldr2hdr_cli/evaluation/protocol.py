@@ -23,6 +23,7 @@ import numpy as np
 from ldr2hdr_cli.evaluation.alignment import align_scale
 from ldr2hdr_cli.media.sources import STILL_SUFFIXES, read_still
 from model.atomic import write_atomically
+from model.constants import LUMINANCE
 from model.errors import Ldr2hdrError
 from train.camera import camera_curve, expose
 from train.panorama import is_panorama, perspective
@@ -274,7 +275,7 @@ def numbers_of(seed: int, scene: str, tag: str) -> np.random.Generator:
 
 
 def _luminance(linear: np.ndarray) -> np.ndarray:
-    return linear @ np.array([0.2126, 0.7152, 0.0722], np.float32)  # Rec. ITU-R BT.709-6, item 3.2
+    return linear @ np.array(LUMINANCE, np.float32)
 
 
 def _is_flat(luminance: np.ndarray) -> bool:

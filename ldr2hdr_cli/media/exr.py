@@ -15,10 +15,12 @@ from typing import Any, BinaryIO
 import numpy as np
 import OpenEXR
 
+from ldr2hdr_cli.media.colour import color_interop_id
+from model import __version__
 from model.atomic import write_atomically
 from model.errors import Ldr2hdrError
 
-SOFTWARE = "ldr2hdr 0.1.0"
+SOFTWARE = f"ldr2hdr {__version__}"
 PREFIX = "ldr2hdr/"
 HALF_MAX = 65504.0  # largest finite IEEE 754 binary16
 MAX_VALUES = 2**30  # that are read of one file: 2^28 pixels with R, G, B and A
@@ -34,15 +36,6 @@ _COMPRESSION = {
     "none": OpenEXR.NO_COMPRESSION,
 }
 COMPRESSIONS = tuple(_COMPRESSION)
-
-# Colour Interop Forum identifiers, "lin_<primaries>_scene", with the CIE 1931 xy of red, green, blue, white:
-# ITU-R BT.709-6 table 1; SMPTE EG 432-1 (D65); Adobe RGB (1998) 4.2.
-COLOR_INTEROP = {
-    "lin_rec709_scene": (0.640, 0.330, 0.300, 0.600, 0.150, 0.060, 0.3127, 0.3290),
-    "lin_p3d65_scene": (0.680, 0.320, 0.265, 0.690, 0.150, 0.060, 0.3127, 0.3290),
-    "lin_adobergb_scene": (0.640, 0.330, 0.210, 0.710, 0.150, 0.060, 0.3127, 0.3290),
-}
-_XY_TOLERANCE = 0.001  # ICC profiles round their primaries in the fourth decimal
 
 
 def write_exr(
@@ -157,14 +150,6 @@ def _shape(header: Mapping[str, Any]) -> tuple[int, int]:
     return int(high[1]) - int(low[1]) + 1, int(high[0]) - int(low[0]) + 1
 
 
-def color_interop_id(chromaticities: tuple[float, ...]) -> str | None:
-    """The Colour Interop Forum's name for these linear primaries (xy of r, g, b, white), if any."""
-    for name, known in COLOR_INTEROP.items():
-        if np.allclose(chromaticities, known, rtol=0, atol=_XY_TOLERANCE):
-            return name
-    return None
-
-
 def parse_timecode(text: str) -> OpenEXR.TimeCode | None:
     """SMPTE 12M text as an EXR time code; `;` (or `.`) before the frames means drop-frame.
 
@@ -206,7 +191,7 @@ def frame_attributes(
         "software": SOFTWARE,
         "chromaticities": tuple(float(value) for value in chromaticities),
         "pixelAspectRatio": float(pixel_aspect),
-        PREFIX + "version": SOFTWARE.split()[-1],
+        PREFIX + "version": __version__,
         PREFIX + "weights": weights_sha256,
         # A name on disk need not be UTF-8, and EXR's strings must be.
         PREFIX + "source": os.fsencode(Path(source).name).decode("utf-8", "backslashreplace"),

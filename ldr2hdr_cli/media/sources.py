@@ -8,13 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from ldr2hdr_cli.media.source_info import REC709, Frame, SourceInfo
+from ldr2hdr_cli.media.source_info import Frame, SourceInfo
 from ldr2hdr_cli.media.stills import HDR_SUFFIXES, probe_still, read_still
 from ldr2hdr_cli.media.video import probe_video, read_frames
 from model.errors import Ldr2hdrError
 
 __all__ = [
-    "REC709",
     "Frame",
     "Input",
     "SourceInfo",

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from ldr2hdr_cli.media.source_info import ADOBE_RGB, P3D65, REC709, Frame, SourceInfo
+from ldr2hdr_cli.media.colour import ADOBE_RGB, P3D65, REC709
+from ldr2hdr_cli.media.source_info import Frame, SourceInfo
 from model.errors import Ldr2hdrError
 from model.exposure import encode
 

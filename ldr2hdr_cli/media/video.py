@@ -14,14 +14,16 @@ import numpy as np
 from av.filter import Graph
 from av.sidedata.sidedata import SideDataContainer, Type
 
+from ldr2hdr_cli.media.colour import P3D65, REC601_525, REC601_625, REC709, REC2020
 from ldr2hdr_cli.media.decode import ERRORS, Damage, Unsure, check_size, opened, pictures, reason
-from ldr2hdr_cli.media.source_info import P3D65, REC601_525, REC601_625, REC709, REC2020, Frame, SourceInfo
+from ldr2hdr_cli.media.source_info import Frame, SourceInfo
 from ldr2hdr_cli.media.timecode import advance
+from model.constants import LUMINANCE
 from model.errors import Ldr2hdrError
 
 # FFmpeg's numbers are those of ITU-T H.273. Kr and Kb: the luma weights of red and blue.
 _LUMA = {
-    1: ("bt709", 0.2126, 0.0722),
+    1: ("bt709", LUMINANCE[0], LUMINANCE[2]),
     4: ("fcc", 0.30, 0.11),
     5: ("bt470bg", 0.299, 0.114),
     6: ("smpte170m", 0.299, 0.114),

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from ldr2hdr_cli.media.colour import COLOR_INTEROP
 from ldr2hdr_cli.media.exr import (
-    COLOR_INTEROP,
     COMPRESSIONS,
     frame_attributes,
     parse_timecode,

@@ -15,7 +15,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from ldr2hdr_cli.media.source_info import ADOBE_RGB, P3D65, REC709
+from ldr2hdr_cli.media.colour import ADOBE_RGB, P3D65, REC709
 from ldr2hdr_cli.media.sources import find_inputs, probe, read_still
 from model.errors import Ldr2hdrError
 

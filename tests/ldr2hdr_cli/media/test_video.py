@@ -11,8 +11,8 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 
 from ldr2hdr_cli.media import decode
+from ldr2hdr_cli.media.colour import REC709, REC2020
 from ldr2hdr_cli.media.seek import may_hold_fields
-from ldr2hdr_cli.media.source_info import REC709, REC2020
 from ldr2hdr_cli.media.sources import probe, read_frames
 from ldr2hdr_cli.media.timecode import advance
 from model.errors import Ldr2hdrError
