@@ -111,20 +111,20 @@ class _PixelBudget:
     """How many pixels are in hand, so that memory is bounded whatever the pictures' size; one always has room."""
 
     def __init__(self, pixels: int) -> None:
-        self._pixels, self._taken = pixels, 0
+        self._pixels, self._in_hand = pixels, 0
         self._left = threading.Condition()
 
     def enter(self, work: Work, timeout: float) -> bool:
         pixels = work.frame.pixels[..., 0].size
         with self._left:
-            if not self._left.wait_for(lambda: not self._taken or self._taken + pixels <= self._pixels, timeout):
+            if not self._left.wait_for(lambda: not self._in_hand or self._in_hand + pixels <= self._pixels, timeout):
                 return False
-            self._taken += pixels
+            self._in_hand += pixels
             return True
 
     def leave(self, work: Work) -> None:
         with self._left:
-            self._taken -= work.frame.pixels[..., 0].size
+            self._in_hand -= work.frame.pixels[..., 0].size
             self._left.notify_all()
 
 

@@ -285,7 +285,9 @@ def _stamp(item: Item) -> Stamp:
     path = item.input.path
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise Ldr2hdrError(f"{path} is no plain file but a pipe, a device or a directory; copy it into a file.")
+            raise Ldr2hdrError(
+                f"{path} is not a regular file but a pipe, a device or a directory; copy it into a file."
+            )
         return fingerprint(path)
     except OSError as error:
         reason = "it is gone, or a link that leads nowhere" if error.errno == errno.ENOENT else error.strerror

@@ -79,18 +79,18 @@ class Album:
         key = (order, zlib.crc32(case.name.encode("utf-8", "surrogateescape")))
         if self.limit < 1 or (len(kept) == self.limit and key > kept[-1][:2]):
             return
-        kept.append((*key, _plate(result)))
+        kept.append((*key, _page_picture(result)))
         kept.sort(key=lambda entry: entry[:2])
         del kept[self.limit :]
 
-    def plates(self) -> list[PagePicture]:
+    def pictures(self) -> list[PagePicture]:
         """The chosen pictures: an equal number of each kind while they last, ordered by kind and name."""
         queues = [[entry[2] for entry in kept] for kept in self._kept.values() if kept]
         chosen: list[PagePicture] = []
         while any(queues) and len(chosen) < self.limit:
             chosen.extend(queue.pop(0) for queue in queues if queue)
         kinds = list(KINDS)
-        return sorted(chosen[: self.limit], key=lambda plate: (kinds.index(plate.exposure), plate.name))
+        return sorted(chosen[: self.limit], key=lambda picture: (kinds.index(picture.exposure), picture.name))
 
 
 def encode_layer(linear: np.ndarray, source: np.ndarray) -> bytes:
@@ -121,7 +121,7 @@ def build_page(
 
     Names of files and methods are data: escaped in the markup, and put in place by the script as text only.
     """
-    plates = _within(album.plates(), budget)
+    pictures = _within(album.pictures(), budget)
     order = [score.method for score in next(iter(summary.values()))]
     data = {
         "step": STEP,
@@ -130,7 +130,7 @@ def build_page(
         "offset": OFFSET,
         "sourceCodes": SOURCE_CODES.tolist(),
         "methods": order,
-        "pictures": [_picture(plate, order) for plate in plates],
+        "pictures": [_picture(picture, order) for picture in pictures],
     }
     figure = base64.b64encode(report.figure(summary, "svg", dark=True)).decode()
     parts = {
@@ -145,7 +145,7 @@ def build_page(
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
 
 
-def _plate(result: Result) -> PagePicture:
+def _page_picture(result: Result) -> PagePicture:
     case = result.case
     source = _codes(_smaller(case.ldr, SIDE))
     pictures = {TRUTH: case.truth, **result.pictures}
@@ -158,24 +158,24 @@ def _key(name: str) -> str:
     return name if name == TRUTH else f"method {name}"
 
 
-def _within(plates: list[PagePicture], budget: int) -> list[PagePicture]:
+def _within(pictures: list[PagePicture], budget: int) -> list[PagePicture]:
     for _ in range(6):
-        total = sum(plate.size for plate in plates)
+        total = sum(picture.size for picture in pictures)
         if total <= budget:
             break
         factor = 0.95 * (budget / total) ** 0.5
-        plates = [_shrunk(plate, factor) for plate in plates]
-    return plates
+        pictures = [_shrunk(picture, factor) for picture in pictures]
+    return pictures
 
 
-def _shrunk(plate: PagePicture, factor: float) -> PagePicture:
-    side = max(16, int(max(plate.source.shape[:2]) * factor))
-    source = _codes(_smaller(plate.source.astype(np.float32) / 255, side))
+def _shrunk(picture: PagePicture, factor: float) -> PagePicture:
+    side = max(16, int(max(picture.source.shape[:2]) * factor))
+    source = _codes(_smaller(picture.source.astype(np.float32) / 255, side))
     layers = {
-        name: encode_layer(_smaller(decode_layer(data, plate.source), side), source)
-        for name, data in plate.layers.items()
+        name: encode_layer(_smaller(decode_layer(data, picture.source), side), source)
+        for name, data in picture.layers.items()
     }
-    return replace(plate, source=source, layers=layers)
+    return replace(picture, source=source, layers=layers)
 
 
 def _smaller(picture: np.ndarray, side: int) -> np.ndarray:
@@ -191,19 +191,19 @@ def _codes(encoded: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(encoded * 255), 0, 255).astype(np.uint8)
 
 
-def _picture(plate: PagePicture, order: Sequence[str]) -> dict[str, Any]:
-    rows = {row["method"]: row for row in plate.rows}
-    height, width = plate.source.shape[:2]
-    about = {"share": f"{plate.level:g} % asked", "mild": f"{plate.level:.2f} stops over", "given": "given"}
+def _picture(picture: PagePicture, order: Sequence[str]) -> dict[str, Any]:
+    rows = {row["method"]: row for row in picture.rows}
+    height, width = picture.source.shape[:2]
+    about = {"share": f"{picture.level:g} % asked", "mild": f"{picture.level:.2f} stops over", "given": "given"}
     return {
-        "name": plate.name,
-        "kind": KINDS[plate.exposure],
-        "about": f"{about[plate.exposure]}, {plate.share:.1f} % of the pixels clipped",
+        "name": picture.name,
+        "kind": KINDS[picture.exposure],
+        "about": f"{about[picture.exposure]}, {picture.share:.1f} % of the pixels clipped",
         "width": width,
         "height": height,
-        "source": _url(_webp(plate.source)),
-        "truth": _url(plate.layers[TRUTH]),
-        "layers": [_url(plate.layers[_key(method)]) for method in order],
+        "source": _url(_webp(picture.source)),
+        "truth": _url(picture.layers[TRUTH]),
+        "layers": [_url(picture.layers[_key(method)]) for method in order],
         "numbers": [_numbers(rows[method]) for method in order],
         "errors": [rows[m][HEADLINE] if isfinite(rows[m][HEADLINE]) else None for m in order],
     }

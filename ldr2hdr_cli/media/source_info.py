@@ -1,4 +1,4 @@
-"""What comes in: a plate, which is a picture or a clip, and its frames."""
+"""What is known of a source, a picture or a clip, and its frames."""
 
 from dataclasses import dataclass
 from fractions import Fraction

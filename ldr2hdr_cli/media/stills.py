@@ -47,24 +47,24 @@ def probe_still(path: Path, max_pixels: int = 2**28) -> SourceInfo:
         if deep := _deep(path, max_pixels, header_only=True):
             return deep[0]
         with _opened(path, max_pixels) as image:
-            return _plate(path, image)
+            return _source_info(path, image)
 
 
 def read_still(path: Path, max_pixels: int = 2**28) -> tuple[SourceInfo, Frame]:
     """A still and its pixels. max_pixels: refuse more than this, before decoding.
 
-    EXIF orientation is applied; ICC profiles are converted to sRGB, but for Display P3 and Adobe RGB, whose pixels are
-    kept and whose primaries are in the plate. CMYK and grey become RGB. 16-bit PNG and TIFF keep their depth. Alpha is
-    straight and untouched. Raises Ldr2hdrError for what cannot be read whole, and for HDR.
+    EXIF orientation is applied. ICC profiles are converted to sRGB, except Display P3 and Adobe RGB: their pixels are
+    kept, and their primaries are in the SourceInfo. CMYK and grey become RGB. 16-bit PNG and TIFF keep their depth.
+    Alpha is straight and untouched. Raises Ldr2hdrError for what cannot be read whole, and for HDR.
     """
     with _reading(path):
         _refuse_hdr(path)
         if deep := _deep(path, max_pixels):
             return deep
         with _opened(path, max_pixels) as image:
-            plate = _plate(path, image)
+            info = _source_info(path, image)
             image.load()
-            return plate, _frame(image)
+            return info, _frame(image)
 
 
 class _reading:
@@ -87,9 +87,7 @@ class _reading:
         if isinstance(error, MemoryError):
             raise Ldr2hdrError(f"{self.path} does not fit into memory.") from None
         if isinstance(error, Image.UnidentifiedImageError):
-            raise Ldr2hdrError(
-                f"{self.path} is no picture in a format that is known, whatever its name says."
-            ) from None
+            raise Ldr2hdrError(f"{self.path} is not a picture in a known format, whatever its name says.") from None
         reason = " ".join(str(error).split()) or type(error).__name__
         raise Ldr2hdrError(f"{self.path} cannot be read whole ({reason}); it is damaged or cut off.") from None
 
@@ -124,7 +122,7 @@ def _check_size(path: Path, width: int, height: int, most: int, samples: int = 4
         raise Ldr2hdrError(f"{path} has {size}, more than the {most} allowed; raise --max-pixels if it is meant.")
 
 
-def _plate(path: Path, image: Image.Image) -> SourceInfo:
+def _source_info(path: Path, image: Image.Image) -> SourceInfo:
     notes = []
     if getattr(image, "n_frames", 1) > 1:
         notes.append(f"it has {image.n_frames} pictures; the first one is converted.")  # type: ignore[attr-defined]
@@ -275,18 +273,18 @@ def _deep_png(path: Path, max_pixels: int, samples: int | None) -> tuple[SourceI
     import cv2
 
     with _opened(path, max_pixels) as image:
-        plate = replace(_plate(path, image), bit_depth=16, width=image.width, height=image.height)
+        info = replace(_source_info(path, image), bit_depth=16, width=image.width, height=image.height)
         profile, orientation = image.info.get("icc_profile"), image.getexif().get(0x0112, 1)
         if samples is not None:
             samples += samples == 3 and "transparency" in image.info  # which cv2 makes an alpha channel
-            return _deep_frame(plate, np.zeros((1, 1, samples), np.uint16), profile, orientation)
+            return _deep_frame(info, np.zeros((1, 1, samples), np.uint16), profile, orientation)
         image.load()  # Pillow finds what is cut off, and cv2 does not say
     codes = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     if codes is None or codes.dtype != np.uint16:
         raise ValueError("no 16-bit picture inside")
     if codes.ndim == 3:
         codes = codes[..., [2, 1, 0, 3][: codes.shape[2]]]
-    return _deep_frame(plate, codes, profile, orientation)
+    return _deep_frame(info, codes, profile, orientation)
 
 
 def _deep_tiff(path: Path, max_pixels: int, header_only: bool) -> tuple[SourceInfo, Frame] | None:
@@ -316,10 +314,10 @@ def _deep_tiff(path: Path, max_pixels: int, header_only: bool) -> tuple[SourceIn
         profile = page.tags["InterColorProfile"].value if "InterColorProfile" in page.tags else None
         orientation = page.tags["Orientation"].value if "Orientation" in page.tags else 1
         several = len(tiff.pages) > 1
-        plate = SourceInfo(path, "still", page.imagewidth, page.imagelength, 16, codec="tiff", full_range=True)
+        info = SourceInfo(path, "still", page.imagewidth, page.imagelength, 16, codec="tiff", full_range=True)
     if several:
-        plate = replace(plate, notes=("it has several pictures; the first one is converted.",))
-    found = _deep_frame(plate, codes, profile, int(orientation))
+        info = replace(info, notes=("it has several pictures; the first one is converted.",))
+    found = _deep_frame(info, codes, profile, int(orientation))
     if associated and found[1].alpha is not None:
         alpha = found[1].alpha[..., None]
         found[1].pixels = np.clip(
@@ -329,16 +327,16 @@ def _deep_tiff(path: Path, max_pixels: int, header_only: bool) -> tuple[SourceIn
 
 
 def _deep_frame(
-    plate: SourceInfo, codes: np.ndarray, profile: bytes | None, orientation: int
+    info: SourceInfo, codes: np.ndarray, profile: bytes | None, orientation: int
 ) -> tuple[SourceInfo, Frame]:
-    """16-bit codes, H×W or H×W×(1 to 4), upright and in a space that is kept. plate: its size as stored."""
+    """16-bit codes, H×W or H×W×(1 to 4), upright and in a space that is kept. info: its size as stored."""
     if codes.ndim == 2:
         codes = codes[..., None]
     values = codes.astype(np.float32) / np.float32(65535)
     alpha = values[..., -1] if values.shape[2] in (2, 4) else None
     pixels = values[..., :3] if values.shape[2] >= 3 else values[..., :1]
     colour = _colour(profile, "RGB")
-    notes = tuple(note for note in plate.notes if "colour profile" not in note)
+    notes = tuple(note for note in info.notes if "colour profile" not in note)
     if colour.convert and profile:
         try:
             pixels = _deep_to_srgb(pixels, profile)
@@ -350,17 +348,17 @@ def _deep_frame(
     chromaticities, transfer = _KEPT[colour.name]
     pixels, alpha = _upright(pixels, orientation), None if alpha is None else _upright(alpha, orientation)
     turned = orientation in (5, 6, 7, 8)
-    plate = replace(
-        plate,
-        width=plate.height if turned else plate.width,
-        height=plate.width if turned else plate.height,
+    info = replace(
+        info,
+        width=info.height if turned else info.width,
+        height=info.width if turned else info.height,
         has_alpha=alpha is not None,
         notes=notes,
         chromaticities=chromaticities,
         primaries=colour.name,
         transfer=transfer,
     )
-    return plate, Frame(np.ascontiguousarray(pixels), alpha)
+    return info, Frame(np.ascontiguousarray(pixels), alpha)
 
 
 def _upright(picture: np.ndarray, orientation: int) -> np.ndarray:

@@ -89,7 +89,7 @@ def probe_video(path: Path, deinterlace: bool = False, max_pixels: int = 2**28) 
             why = damage.why or "nothing in it can be decoded"
             raise Ldr2hdrError(f"{path} holds no picture ({why}); is it whole?")
         check_size(path, first.width, first.height, max_pixels)
-        return _plate(path, container, stream, first, deinterlace)
+        return _source_info(path, container, stream, first, deinterlace)
 
 
 def read_frames(
@@ -131,15 +131,15 @@ def _read(
         decoded = pictures(path, container, stream, damage, max_pixels, start)
         if deinterlace:
             decoded = _deinterlaced(path, decoded, stream)
-        plate: SourceInfo | None = None
+        info: SourceInfo | None = None
         for index, picture in decoded:
             if index >= first and (index - first) % every == 0:
                 if picture is None:
                     damage.lost.append(index)
                 else:
                     check_size(path, picture.width, picture.height, max_pixels)
-                    plate = plate or _plate(path, container, stream, picture, deinterlace)
-                    yield _frame(plate, picture, index, stream)
+                    info = info or _source_info(path, container, stream, picture, deinterlace)
+                    yield _frame(info, picture, index, stream)
             if final is not None and index >= final:
                 break
     if sentence := damage.sentence():
@@ -199,7 +199,7 @@ def _bwdif(picture: Any, stream: Any, parity: str) -> Graph:
     return graph
 
 
-def _plate(path: Path, container: Any, stream: Any, frame: Any, deinterlace: bool) -> SourceInfo:
+def _source_info(path: Path, container: Any, stream: Any, frame: Any, deinterlace: bool) -> SourceInfo:
     context = stream.codec_context
     transfer = _tag(context.color_trc, frame.color_trc)
     if transfer in _HDR:
@@ -307,20 +307,20 @@ def _coding(context: Any, frame: Any) -> tuple[_Coding, list[str]]:
     return _Coding(matrix if matrix in _LUMA else 1, full, bits), notes
 
 
-def _frame(plate: SourceInfo, frame: Any, index: int, stream: Any) -> Frame:
+def _frame(info: SourceInfo, frame: Any, index: int, stream: Any) -> Frame:
     coding, _ = _coding(stream.codec_context, frame)
     try:
         pixels = _rgb(frame, coding)
         alpha = _alpha(frame) if _has_alpha(frame) else None
     except ERRORS as error:
         raise Ldr2hdrError(
-            f"{plate.path} is stored as {frame.format.name}, which FFmpeg cannot bring to RGB ({reason(error)}); "
+            f"{info.path} is stored as {frame.format.name}, which FFmpeg cannot bring to RGB ({reason(error)}); "
             "convert it to another format first."
         ) from None
     timecode = None
-    if plate.timecode and plate.frame_rate:
+    if info.timecode and info.frame_rate:
         try:
-            timecode = advance(plate.timecode, index, plate.frame_rate)
+            timecode = advance(info.timecode, index, info.frame_rate)
         except ValueError:  # free text under that name: nothing to count on from
             timecode = None
     return Frame(

@@ -83,7 +83,7 @@ def test_pictures_are_spread_over_scenes_and_kinds() -> None:
         for kind in ("share", "share", "mild"):
             case = scene(f"s{index}", kind, side=16)
             album.offer(Result(case, {}, []))
-    plates = album.plates()
+    plates = album.pictures()
     assert [plate.exposure for plate in plates] == ["share", "share", "mild", "mild"]
     assert len({plate.name for plate in plates[:2]}) == len({plate.name for plate in plates[2:]}) == 2
 
