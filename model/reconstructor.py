@@ -1,4 +1,7 @@
-"""`Reconstructor`: the network with tiles, a device and a precision → LDR picture in, HDR picture out."""
+"""`Reconstructor`: the network with tiles, a device and a precision → LDR picture in, HDR picture out.
+
+`ClipReconstructor` is the same for the frames of a clip.
+"""
 
 import copy
 import math
@@ -22,14 +25,14 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 AUTO_BUDGET_MAX, AUTO_BUDGET_MIN = 2 << 30, 1 << 29
 """Bytes that "auto" gives the network and the picture on a CPU, at most, and the network, at least."""
 
-Kept = dict[Tile, tuple[np.ndarray, np.ndarray]]
-"""Tiles of a frame: each with its input and its log output."""
+Computed = dict[Tile, tuple[np.ndarray, np.ndarray]]
+"""What was computed of a frame: each tile with its input and its log output."""
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Reconstructor:
-    """Reconstructs what the camera clipped.
+    """Reconstructs what the camera clipped, in stills; `clip` gives its counterpart for the frames of a clip.
 
     net: from `load_network`; it is copied, not changed.
     device: "auto" (the first GPU, else the CPU), "cpu", "cuda", "cuda:1", "mps".
@@ -79,8 +82,6 @@ class Reconstructor:
         self.working_size = working_size
         self.batch: int | None = None
         self.notify = notify or (lambda _message: None)
-        self._kept: Kept = {}
-        self._kept_small: Kept = {}
 
     def reconstruct(self, ldr: np.ndarray) -> np.ndarray:
         """ldr: float32 H×W×3, display-encoded in [0, 1], any H, W ≥ 1 → float32 H×W×3, scene-linear, LDR white 1.0.
@@ -108,21 +109,28 @@ class Reconstructor:
                 log_hdr[rows] = linearise(ldr[rows], self.transfer, self.gamma)
         return log_hdr
 
-    def predict_log(self, ldr: np.ndarray, *, is_frame: bool = False) -> np.ndarray | None:
+    def predict_log(self, ldr: np.ndarray) -> np.ndarray | None:
         """Y of eq. 1 held to LOG_RANGE, float32 H×W×3, right where the mask is below 1; None where it nowhere is.
 
-        ldr: as for `reconstruct`, and so are the errors. is_frame: of a clip; tiles that are as in the frame before are
-        not computed again.
+        ldr: as for `reconstruct`, and so are the errors.
         """
+        return self._predict_log(ldr, None, None)
+
+    def clip(self) -> "ClipReconstructor":
+        """For the frames of one clip."""
+        return ClipReconstructor(self)
+
+    def _predict_log(
+        self, ldr: np.ndarray, before: Computed | None, small_before: Computed | None
+    ) -> np.ndarray | None:
+        """before, small_before: see `_predict`; of the picture, and of the picture reduced to the working size."""
         ldr = _checked(ldr)
         clipped = self._clipped(ldr)
-        log_hdr, self._kept = self._predict(ldr, clipped, self._kept if is_frame else {}, is_frame)
+        log_hdr = self._predict(ldr, clipped, before)
         if log_hdr is not None and self.working_size and max(log_hdr.shape) > self.working_size:
             edges = working_edges(ldr, self.working_size)
             small = block_means(lambda rows: ldr[rows], edges, *ldr.shape[:2]).clip(0, 1)
-            small_log, self._kept_small = self._predict(
-                small, self._clipped(small), self._kept_small if is_frame else {}, is_frame
-            )
+            small_log = self._predict(small, self._clipped(small), small_before)
             if small_log is not None:
                 least = math.log(2) if self.config.floor else LOG_RANGE[0]
                 match_level(log_hdr, ldr, clipped, small_log, small, edges, self.config.mask_threshold, least)
@@ -136,22 +144,29 @@ class Reconstructor:
             np.any(exposure_mask(ldr[rows], self.config.mask_threshold) < 1, axis=2, out=clipped[rows])
         return clipped
 
-    def _predict(
-        self, ldr: np.ndarray, clipped: np.ndarray, before: Kept, is_frame: bool
-    ) -> tuple[np.ndarray | None, Kept]:
-        """Y as the network sees it at this size, and what to keep of it for the next frame, if it is one."""
+    def _predict(self, ldr: np.ndarray, clipped: np.ndarray, before: Computed | None) -> np.ndarray | None:
+        """Y as the network sees it at this size; None where nothing is clipped.
+
+        before: of the frame before in the clip, replaced by what is computed here; None for a still.
+        """
         region = clipped_region(clipped, self.config)
-        if region is None:
-            return None, {}
-        while True:
-            kept: Kept | None = {} if is_frame else None
+        kept: Computed = {}
+        log_hdr = None
+        while region is not None and log_hdr is None:
+            kept.clear()
             try:
-                return self._blend(ldr, clipped, region, before, kept), kept or {}
+                log_hdr = self._blend(ldr, clipped, region, before or {}, None if before is None else kept)
             except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator raises the bare class
                 if not _out_of_memory(error) or not self._lower(region, ldr):
                     raise
+        if before is not None:
+            before.clear()
+            before.update(kept)
+        return log_hdr
 
-    def _blend(self, ldr: np.ndarray, clipped: np.ndarray, region: Tile, before: Kept, kept: Kept | None) -> np.ndarray:
+    def _blend(
+        self, ldr: np.ndarray, clipped: np.ndarray, region: Tile, before: Computed, kept: Computed | None
+    ) -> np.ndarray:
         """Tiles of the region, blended in the log domain with windows that sum to one."""
         multiple, reach = self.config.multiple, receptive_radius(self.config)
         tile = self._tile(region, ldr)
@@ -172,11 +187,11 @@ class Reconstructor:
         return np.divide(log_hdr, weights[..., None], out=log_hdr, where=weights[..., None] > 0)
 
     def _run(
-        self, ldr: np.ndarray, clipped: np.ndarray, tiles: list[Tile], before: Kept, kept: Kept | None
+        self, ldr: np.ndarray, clipped: np.ndarray, tiles: list[Tile], before: Computed, kept: Computed | None
     ) -> Iterator[tuple[Tile, np.ndarray]]:
         """Each tile with its log output, cut to the picture.
 
-        before: tiles of the frame before. kept: gets those of this one; None where it is no frame.
+        before: tiles of the frame before. kept: gets those of this one; None for a still.
         """
         changed = []
         for one in tiles:
@@ -274,6 +289,27 @@ class Reconstructor:
         else:
             return False
         return True
+
+
+class ClipReconstructor:
+    """The frames of one clip: a tile that is as in the frame before is not computed again.
+
+    It shares the network of the Reconstructor whose `clip` made it, and keeps one frame's tiles, input and output.
+    Frames give what they give as stills, in whatever order they come.
+    """
+
+    def __init__(self, reconstructor: Reconstructor) -> None:
+        self._reconstructor = reconstructor
+        self._before: Computed = {}
+        self._small_before: Computed = {}
+
+    def reconstruct(self, ldr: np.ndarray) -> np.ndarray:
+        """As `Reconstructor.reconstruct`."""
+        return self._reconstructor.compose(ldr, self.predict_log(ldr))
+
+    def predict_log(self, ldr: np.ndarray) -> np.ndarray | None:
+        """As `Reconstructor.predict_log`."""
+        return self._reconstructor._predict_log(ldr, self._before, self._small_before)
 
 
 def _bands(picture: np.ndarray) -> Iterator[slice]:

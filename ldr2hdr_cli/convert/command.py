@@ -31,7 +31,7 @@ from model.errors import Ldr2hdrError
 if TYPE_CHECKING:
     from ldr2hdr_cli.convert.temporal import Temporal
     from model.exposure import Transfer
-    from model.reconstructor import Precision, Reconstructor
+    from model.reconstructor import ClipReconstructor, Precision, Reconstructor
 
 
 @dataclass(frozen=True)
@@ -203,17 +203,21 @@ class _Network:
     def __init__(self, reconstructors: "list[Reconstructor]", temporal: "Temporal") -> None:
         self.workers = len(reconstructors)
         self._any, self._temporal = reconstructors[0], temporal
-        self._free: queue.SimpleQueue[Reconstructor] = queue.SimpleQueue()
+        # Each copy with the clip that it is at, and what converts that clip's frames: itself where it is at a still.
+        self._free: queue.SimpleQueue[tuple[Reconstructor, Path | None, Reconstructor | ClipReconstructor]]
+        self._free = queue.SimpleQueue()
         for one in reconstructors:
-            self._free.put(one)
+            self._free.put((one, None, one))
         self._clip: Path | None = None
 
     def predict(self, work: pipeline.Work) -> np.ndarray | None:
-        reconstructor = self._free.get()
+        reconstructor, clip, predictor = self._free.get()
+        if work.clip != clip:
+            clip, predictor = work.clip, reconstructor if work.clip is None else reconstructor.clip()
         try:
-            return reconstructor.predict_log(work.frame.pixels, is_frame=work.clip is not None)
+            return predictor.predict_log(work.frame.pixels)
         finally:
-            self._free.put(reconstructor)
+            self._free.put((reconstructor, clip, predictor))
 
     def finish(self, work: pipeline.Work, predicted: np.ndarray | None) -> np.ndarray:
         if (temporal_filter := self._filter_of(work)) is not None:

@@ -50,7 +50,8 @@ def network_clips(
     names = {"auto": name, "strong": f"{name}, strong"}
 
     def convert(clip: Clip) -> dict[str, list[np.ndarray]]:
-        logs = [reconstructor.predict_log(frame.ldr, is_frame=True) for frame in clip.frames]
+        predictor = reconstructor.clip()
+        logs = [predictor.predict_log(frame.ldr) for frame in clip.frames]
         made = {}
         for strength in temporal:
             temporal_filter = TemporalFilter(strength, config.mask_threshold, config.floor)

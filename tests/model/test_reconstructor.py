@@ -53,17 +53,22 @@ def test_tiles_of_a_clip_that_stand_still_are_not_run_again(monkeypatch):
         return upload(ldr, clipped, tiles)
 
     monkeypatch.setattr(reconstructor, "_upload", counted)
+    clip = reconstructor.clip()
     first = picture(256, 256)
     second = first.copy()
     second[250, 250] = 0.5  # seen by the last tile only
     for frame, count in ((first, 25), (first, 0), (second, 1), (first, 1)):
         run.clear()
-        hdr = reconstructor.compose(frame, reconstructor.predict_log(frame, is_frame=True))
+        hdr = clip.reconstruct(frame)
         assert len(run) == count
         assert (hdr == Reconstructor(network(), "cpu", "fp32", tile=64, overlap=16).reconstruct(frame)).all()
     run.clear()
     reconstructor.reconstruct(first)
-    assert len(run) == 25 and not reconstructor._kept
+    assert len(run) == 25
+    run.clear()
+    reconstructor.clip().reconstruct(first)
+    assert len(run) == 25
+    assert (clip.reconstruct(first) == hdr).all() and len(run) == 25  # it has kept its own
 
 
 def test_tiles_are_no_larger_than_the_memory_allows(monkeypatch):

@@ -98,12 +98,12 @@ def test_a_larger_copy_of_a_picture_gets_the_level_of_the_picture(device):
 
 def test_frames_that_stand_still_give_the_same_again():
     ldr = blown(96, 128)
-    levelled = Reconstructor(network(), "cpu", "fp32", working_size=64)
-    first = levelled.predict_log(ldr, is_frame=True)
-    assert np.array_equal(first, levelled.predict_log(ldr, is_frame=True))
+    levelled = Reconstructor(network(), "cpu", "fp32", working_size=64).clip()
+    first = levelled.predict_log(ldr)
+    assert np.array_equal(first, levelled.predict_log(ldr))
     other = blown(96, 128, seed=1)
     alone = Reconstructor(network(), "cpu", "fp32", working_size=64).predict_log(other)
-    assert np.array_equal(levelled.predict_log(other, is_frame=True), alone)
+    assert np.array_equal(levelled.predict_log(other), alone)
 
 
 def test_the_authors_weights_get_the_papers_method_alone(tmp_path):
