@@ -198,17 +198,22 @@ class MaskedUNet(nn.Module):
     def decode_level(
         self, level: int, x: Tensor, mask: Tensor | None, skip: Tensor, skip_mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Nearest ×2, the skip joined, one convolution; that of level 0 is linear and needs no mask after it."""
+        """Nearest ×2, the skip joined, one convolution; that of level 0 is linear and needs no mask after it.
+
+        x, mask: features of the level below and their mask. skip, skip_mask: of the encoder, at this level. Masks are
+        None unless `masking` is "feature". Returns the features of this level and their mask. In the shapes C is the
+        channels of `level`, D those of the level below, H and W the size of `level`.
+        """
         layer = self.decoder[level]
-        x = F.interpolate(x, scale_factor=2, mode="nearest")
+        x = F.interpolate(x, scale_factor=2, mode="nearest")  # (N, D, H/2, W/2) → (N, D, H, W)
         if mask is not None:
-            mask = F.interpolate(mask, scale_factor=2, mode="nearest")
+            mask = F.interpolate(mask, scale_factor=2, mode="nearest")  # as x
         if skip_mask is not None and self.config.skip_mask == "encoder":
-            skip = skip * skip_mask
-        x = layer(x, mask, skip)
+            skip = skip * skip_mask  # (N, C, H, W); with "ones" it stays as it is, and skip_mask is (N, 1, H, W)
+        x = layer(x, mask, skip)  # (N, D + C, H, W) → (N, C, H, W)
         if level == 0:
-            return x, None
-        updated = None if mask is None else layer.update(mask, skip_mask)
+            return x, None  # (N, 3, H, W)
+        updated = None if mask is None else layer.update(mask, skip_mask)  # (N, C, H, W)
         return activate(x, self.config.decoder_activation), updated
 
     def _check(self, ldr: Tensor, mask: Tensor) -> None:

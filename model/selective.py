@@ -177,20 +177,21 @@ def _level(
     skip: Tensor,
     skip_mask: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """`MaskedUNet.decode_level`, with folded filters where there are any."""
+    """`MaskedUNet.decode_level`, with folded filters where there are any; shapes as there."""
     if folded is None:
         return net.decode_level(level, x, mask, skip, skip_mask)
     if mask is not None:
-        x = x * mask
+        x = x * mask  # (N, D, H/2, W/2)
     if skip_mask is not None and net.config.skip_mask == "encoder":
-        skip = skip * skip_mask
-    y = F.conv2d(skip, folded.skip, folded.bias, 1, 1).add_(F.conv_transpose2d(x, folded.own, None, 2, 1))
+        skip = skip * skip_mask  # (N, C, H, W)
+    y = F.conv2d(skip, folded.skip, folded.bias, 1, 1)  # (N, C, H, W)
+    y.add_(F.conv_transpose2d(x, folded.own, None, 2, 1))  # (N, D, H/2, W/2) → (N, C, H, W)
     if level == 0:
         return y, None
     updated = None
     if mask is not None and skip_mask is not None:
-        updated = F.conv_transpose2d(mask, folded.mask_own, None, 2, 1)
-        updated.add_(F.conv2d(skip_mask, folded.mask_skip, None, 1, 1))
+        updated = F.conv_transpose2d(mask, folded.mask_own, None, 2, 1)  # (N, D, H/2, W/2) → (N, C, H, W)
+        updated.add_(F.conv2d(skip_mask, folded.mask_skip, None, 1, 1))  # (N, C or 1, H, W) → (N, C, H, W)
     return activate(y, net.config.decoder_activation), updated
 
 
