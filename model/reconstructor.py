@@ -110,7 +110,7 @@ class Reconstructor:
         return log_hdr
 
     def predict_log(self, ldr: np.ndarray) -> np.ndarray | None:
-        """Y of eq. 1 held to LOG_RANGE, float32 H×W×3, right where the mask is below 1; None where it nowhere is.
+        """Y of eq. 1 held to LOG_RANGE, float32 H×W×3, valid where the mask is below 1; None if it nowhere is.
 
         ldr: as for `reconstruct`, and so are the errors.
         """
@@ -295,7 +295,7 @@ class ClipReconstructor:
     """The frames of one clip: a tile that is as in the frame before is not computed again.
 
     It shares the network of the Reconstructor whose `clip` made it, and keeps one frame's tiles, input and output.
-    Frames give what they give as stills, in whatever order they come.
+    Each frame gives what it gives as a still, whatever came before it. For one thread at a time.
     """
 
     def __init__(self, reconstructor: Reconstructor) -> None:

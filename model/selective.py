@@ -70,7 +70,7 @@ def fold(net: MaskedUNet, device: torch.device, dtype: torch.dtype) -> list[Fold
 def reconstruct_where(
     net: MaskedUNet, ldr: Tensor, mask: Tensor, needed: Tensor, folded: Sequence[Folded] | None = None
 ) -> Tensor:
-    """Y of eq. 1, (N, 3, H, W), right where `needed`, anything elsewhere.
+    """Y of eq. 1, (N, 3, H, W), valid where `needed`, undefined elsewhere.
 
     ldr, mask: (N, 3, H, W), as for `MaskedUNet.forward`. needed: bool (N, H, W). folded: the decoder's filters, from
     `fold`, where there are any.

@@ -58,9 +58,9 @@ def match_level(
 ) -> None:
     """Gives `log_hdr` the level of `small_log`, in place, where the mask is below 1.
 
-    log_hdr, ldr: Y and T of the picture, float32 H×W×3. clipped: where a channel's mask is below 1, bool H×W, not
-    nowhere. small_log, small_ldr: Y and T of its blocks, which begin at `edges`. threshold: α. least: of Y, as eq. 1
-    will show it.
+    log_hdr, ldr: Y and T of the picture, float32 H×W×3. clipped: where a channel's mask is below 1, bool H×W, at least
+    one pixel. small_log, small_ldr: Y and T of its blocks, which begin at `edges`. threshold: α. least: the smallest Y
+    that eq. 1 shows; less counts as this.
     """
     pixels, blocks, edges = _box(clipped, edges)
     log_hdr, ldr, small_log, small_ldr = log_hdr[pixels], ldr[pixels], small_log[blocks], small_ldr[blocks]
@@ -86,7 +86,7 @@ def match_level(
 
 
 def _box(clipped: np.ndarray, edges: Edges) -> tuple[Box, Box, Edges]:
-    """The smallest rectangle of whole blocks that holds what is clipped: in pixels, in blocks, its own edges."""
+    """The smallest rectangle of whole blocks that holds what is clipped: in pixels, in blocks, and their edges."""
     pixels, blocks, own = [], [], []
     for axis, edge in enumerate(edges):
         found = np.flatnonzero(clipped.any(axis=1 - axis))

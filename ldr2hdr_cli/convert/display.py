@@ -1,4 +1,4 @@
-"""What is seen of a run: a live display on a terminal, plain lines or JSON elsewhere, a log, a summary."""
+"""What a run shows: a live display on a terminal, plain lines or JSON elsewhere, a log file, a summary."""
 
 import json
 import os
@@ -25,7 +25,7 @@ class Display:
 
     debug: with Python's traceback of what was not foreseen.
 
-    Whoever reads along may go away, or the log's disk may fill up: the run goes on without them.
+    Where the reader of a pipe goes away, or the log's disk fills up, the run goes on without it.
     """
 
     def __init__(self, quiet: bool, as_json: bool, log_file: Path | None = None, debug: bool = False) -> None:

@@ -63,7 +63,7 @@ def run(
     file can escape (`Failed.ends_run`).
     """
     encode = _Encoder(write, manifest, threshold, options.verify)
-    room = _PixelBudget(options.pixels)
+    budget = _PixelBudget(options.pixels)
     with (
         ThreadPoolExecutor(operator.workers, "network") as network,
         ThreadPoolExecutor(options.encoders, "encode") as encoders,
@@ -81,9 +81,9 @@ def run(
             result = _finished(operator, work, future)
             if isinstance(result, np.ndarray):
                 encoded.append(encoders.submit(encode, work, result))
-                encoded[-1].add_done_callback(lambda _future: room.leave(work))
+                encoded[-1].add_done_callback(lambda _future: budget.leave(work))
             else:
-                room.leave(work)
+                budget.leave(work)
                 encoded.extend([_completed(result)] if result is not None else [])
 
         def finish() -> Event:
@@ -92,7 +92,7 @@ def run(
                 options.stop.set()
             return event
 
-        for found in _prefetch(remaining(items, manifest, settings, options), options.stop, room):
+        for found in _prefetch(remaining(items, manifest, settings, options), options.stop, budget):
             if found is not None:
                 is_work = isinstance(found, Work)
                 predicted.append((found, network.submit(operator.predict, found)) if is_work else found)
@@ -108,7 +108,7 @@ def run(
 
 
 class _PixelBudget:
-    """How many pixels are in hand, so that memory is bounded whatever the pictures' size; one always has room."""
+    """Bounds the pixels in hand, and so the memory, whatever the size of the pictures; a single one always fits."""
 
     def __init__(self, pixels: int) -> None:
         self._pixels, self._in_hand = pixels, 0
@@ -128,8 +128,11 @@ class _PixelBudget:
             self._left.notify_all()
 
 
-def _prefetch(source: Iterator[Any], stop: threading.Event, room: _PixelBudget, depth: int = 2) -> Iterator[Any]:
-    """The same items, made by a thread that runs at most `depth` ahead; it ends soon after `stop`."""
+def _prefetch(source: Iterator[Any], stop: threading.Event, budget: _PixelBudget, depth: int = 2) -> Iterator[Any]:
+    """The items of `source`, made by a thread that runs at most `depth` ahead; None while none is ready.
+
+    Ends soon after `stop` is set.
+    """
     ready: queue.Queue[Any] = queue.Queue(depth)
     end = object()
     gone = threading.Event()
@@ -137,7 +140,7 @@ def _prefetch(source: Iterator[Any], stop: threading.Event, room: _PixelBudget, 
     def put(thing: Any) -> bool:
         has_room = not isinstance(thing, Work)
         while not gone.is_set():
-            has_room = has_room or room.enter(thing, 0.2)
+            has_room = has_room or budget.enter(thing, 0.2)
             try:
                 if has_room:
                     ready.put(thing, timeout=0.2)

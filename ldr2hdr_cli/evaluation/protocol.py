@@ -216,7 +216,7 @@ def _mild_cases(truth: np.ndarray, scene: str, protocol: Protocol) -> Iterator[C
         n, sigma = _curve(rng)
         peaks = view.max(axis=2)
         half, brightest = (max(float(value), 1e-12) for value in np.percentile(peaks, (50, BRIGHTEST)))
-        # A picture of which more than half clips is no mild case, and leaves little to align on.
+        # A picture of which more than half clips is not a mild case, and leaves little to align on.
         stops = min(float(rng.uniform(*MILD_STOPS)), float(np.log2(brightest / half)))
         if stops < MILD_STOPS[0]:
             continue

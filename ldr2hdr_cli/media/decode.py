@@ -39,7 +39,7 @@ class Unsure(Exception):
 
 @dataclass
 class Damage:
-    """What of a clip cannot be had: frames that were wanted and are lost; the frame where it breaks off, and why."""
+    """What of a clip is lost: single frames that were wanted; the frame where it breaks off, and why."""
 
     start_number: int = 0  # of index 0, in the sentence
     lost: list[int] = field(default_factory=list)
@@ -62,6 +62,7 @@ class Damage:
 
 @contextmanager
 def opened(path: Path, max_pixels: int) -> Iterator[tuple[Any, Any]]:
+    """A clip's container and its video stream. Raises Ldr2hdrError where there is none to decode."""
     # A log level, as torchvision sets one when it is imported, has FFmpeg's threads call Python: one that waits for the
     # interpreter lock, while the holder of the lock waits for it to end, hangs for ever.
     av.logging.set_level(None)
@@ -84,7 +85,7 @@ def opened(path: Path, max_pixels: int) -> Iterator[tuple[Any, Any]]:
 
 
 def _is_cover(stream: Any) -> bool:
-    """A picture on the sleeve of a sound file is no clip."""
+    """Cover art of a sound file: not a clip."""
     return bool(int(stream.disposition) & int(av.stream.Disposition.attached_pic))
 
 
@@ -270,7 +271,7 @@ class _Presentation:
 
     def _good(self, slot: _Slot, missing: list[_Slot]) -> Any:
         """The picture, if it is there and nothing it depends on is damaged."""
-        # A P may begin a gradual refresh: that is no frame to begin with.
+        # A P may begin a gradual refresh: no frame to begin with.
         if slot.is_key and slot.picture is not None and slot.picture.pict_type in (PictureType.NONE, PictureType.I):
             self._key = slot
             self._damaged = [damaged for damaged in self._damaged if damaged.pts > slot.pts]

@@ -153,7 +153,7 @@ def _shape(header: Mapping[str, Any]) -> tuple[int, int]:
 def parse_timecode(text: str) -> OpenEXR.TimeCode | None:
     """SMPTE 12M text as an EXR time code; `;` (or `.`) before the frames means drop-frame.
 
-    Returns None for text that is no time code or that EXR's field cannot hold (frames above 59).
+    Returns None for text that is not a time code or that EXR's field cannot hold (frames above 59).
     """
     match = re.fullmatch(r"(\d{1,2}):(\d{2}):(\d{2})([:;.])(\d{2,3})", text.strip())
     if match is None:

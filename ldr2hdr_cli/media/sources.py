@@ -147,8 +147,10 @@ def _directory(folder: Path, recursive: bool) -> Iterator[Input]:
 
 
 def _is_special(path: Path) -> bool:
-    """A directory, a pipe, a device. A link that leads nowhere or in circles, and a path that is too long for the
-    system, are none: they fail by themselves, named, instead of being passed over."""
+    """A directory, a pipe, a device: passed over where nobody named it.
+
+    A broken or looping link and a path too long for the system are not: they fail later, each with its own message.
+    """
     try:
         return not stat.S_ISREG(path.stat().st_mode)
     except OSError:

@@ -13,7 +13,7 @@ def advance(timecode: str, frames: int, rate: Fraction) -> str:
     """
     found = re.fullmatch(r"(\d\d):(\d\d):(\d\d)([:;.,])(\d\d+)", timecode.strip())
     if not found:
-        raise ValueError(f"{timecode!r} is no timecode")
+        raise ValueError(f"{timecode!r} is not a timecode")
     hours, minutes, seconds, frame = (int(found[group]) for group in (1, 2, 3, 5))
     base = round(rate)
     if base < 1:

@@ -450,18 +450,19 @@ def test_version():
     assert done.stdout.startswith("ldr2hdr 0.")
 
 
-def test_several_devices_give_the_bytes_and_the_order_of_one(tmp_path, weights):
-    source = clip(tmp_path / "clip.mkv", frames=7)
+def test_several_devices_give_the_bytes_and_the_order_of_one(tmp_path, photo, weights):
+    """Whichever device meets which frame, photograph or clip."""
+    sources = [clip(tmp_path / "clip.mkv", frames=7), photo, clip(tmp_path / "sequel.mkv", frames=3)]
     said = []
     for device in ("cpu", "cpu,cpu"):
         out = tmp_path / device.replace(",", "-")
-        done = ldr2hdr("convert", source, "-o", out, "--weights", weights, "--device", device, "--json")
+        done = ldr2hdr("convert", *sources, "-o", out, "--weights", weights, "--device", device, "--json")
         assert done.returncode == 0, done.stderr
         events = [json.loads(line) for line in done.stdout.splitlines()]
-        said.append([Path(event["output"]).name for event in events if event["event"] == "done"])
-    assert said[0] == said[1] == sorted(said[0]) and len(said[0]) == 7
+        said.append([Path(event["output"]).relative_to(out) for event in events if event["event"] == "done"])
+    assert said[0] == said[1] == sorted(said[0]) and len(said[0]) == 7 + 1 + 3
     for name in said[0]:
-        one, both = (tmp_path / device / "clip" / name for device in ("cpu", "cpu-cpu"))
+        one, both = (tmp_path / device / name for device in ("cpu", "cpu-cpu"))
         assert one.read_bytes() == both.read_bytes()
 
 
