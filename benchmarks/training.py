@@ -22,10 +22,11 @@ from model import MaskedUNet, NetworkConfig
 from model.masked_unet import initialise
 from train.config import LossSettings, Settings, make_settings
 from train.datasets import HDRDataset, InpaintingDataset, PatchDataset
-from train.loop import Listener, Progress, train
+from train.loop import train
 from train.losses import hdr_loss
 from train.patches import cut_patches
 from train.pictures import find_pictures
+from train.run import Listener, Progress
 from train.vgg import load_vgg
 
 WAITING = 0.1  # the share of a step that waiting for data may take before the data is too slow

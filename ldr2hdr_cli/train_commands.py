@@ -293,7 +293,8 @@ def _run(settings: Settings, out: Path, resume: bool) -> None:
     from ldr2hdr_cli.convert.job import lock
     from ldr2hdr_cli.memory import keep_freed_memory
     from ldr2hdr_cli.train_display import TrainDisplay, say
-    from train.loop import speaks_for_the_run, train
+    from train.loop import train
+    from train.processes import speaks_for_the_run
 
     first = speaks_for_the_run()
     with lock(out) if first else nullcontext(), TrainDisplay() as display:

@@ -8,8 +8,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 
 from ldr2hdr_cli.terminal import one_line, silence
-from train.loop import Listener, speaks_for_the_run
-from train.loop import Progress as Step
+from train.processes import speaks_for_the_run
+from train.run import Listener
+from train.run import Progress as Step
 
 
 def say(text: str, err: bool = True) -> None:

@@ -1,38 +1,80 @@
-"""What a run is resumed from: last.ckpt. All of it is checked before anything of it is used."""
+"""What a run is kept in: last.ckpt, which it is resumed from, and the weights files, which it is for.
+
+All of a checkpoint is checked before any of it is used.
+"""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from model.atomic import replace_atomically
+from model.checkpoint import save_network
 from model.errors import Ldr2hdrError
 from model.masked_unet import MaskedUNet
+from train.config import to_yaml
+from train.run import Position, Run
 
 CHECKPOINT = "last.ckpt"
 CHECKPOINT_FORMAT = 1
 _KEPT = ({"step", "exp_avg", "exp_avg_sq"}, {"momentum"}, {"step", "mean", "square"})  # of a weight: Adam's and Muon's
 
 
-@dataclass
-class Position:
-    """Where a run stands: all that a checkpoint holds besides tensors."""
+def save(run: Run) -> None:
+    """Writes last.ckpt and last.safetensors. A full disk leaves the former ones and is only reported."""
+    if not run.fabric.is_global_zero:
+        return
+    content = {
+        "format": CHECKPOINT_FORMAT,
+        "position": asdict(run.position),
+        "network": run.net.state_dict(),
+        "average": run.average.state_dict(),
+        "optimiser": run.optimiser.state_dict(),
+        "scaler": run.fabric.strategy.precision.state_dict(),
+        "random": torch.get_rng_state(),
+        "settings": to_yaml(run.settings),
+    }
 
-    step: int = 0
-    seconds: float = 0.0
-    rate_factor: float = 1.0  # by which plateaus have lowered the learning rate
-    stalled: int = 0  # validations since the last progress
-    plateau_best: float = math.inf
-    best: float = math.inf
-    best_step: int = 0
+    def write() -> None:
+        replace_atomically(run.out / CHECKPOINT, lambda file: torch.save(content, file))
+        save_weights(run, run.out / "last.safetensors", {})
+
+    saved(run, run.out, write)
+
+
+def save_weights(run: Run, path: Path, more: dict[str, str]) -> None:
+    """Writes the averaged weights, or the last ones of a run without an average; `more` is added to the metadata."""
+    metadata = {
+        "ldr2hdr.stage": run.settings.stage,
+        "ldr2hdr.step": str(run.position.step),
+        "ldr2hdr.hours": f"{run.position.seconds / 3600:.3f}",
+        "ldr2hdr.perceptual": "none" if run.vgg is None else run.vgg.description,
+        "ldr2hdr.settings": to_yaml(run.settings),
+        **{f"ldr2hdr.{name}": value for name, value in {**more, **run.credits}.items()},
+    }
+    save_network(run.average if run.settings.optimiser.ema else run.net, path, metadata)
+
+
+def saved(run: Run, path: Path, write: Callable[[], None]) -> bool:
+    """Calls `write`, which writes `path`. Returns whether it could; a full disk must not cost hours of training."""
+    try:
+        write()
+    except (OSError, RuntimeError) as fault:  # torch.save reports a full disk as a RuntimeError
+        run.listener.message(
+            f"WARNING: step {run.position.step} could not be saved in {path} ({fault}); what was saved before is "
+            "kept, and the run goes on. Free some space."
+        )
+        return False
+    return True
 
 
 def read_checkpoint(path: Path, net: MaskedUNet) -> dict[str, Any]:
-    """What `Run.save` wrote, its "position" as a `Position`; only tensors, numbers and strings are read, never code.
+    """What `save` wrote, its "position" as a `Position`; only tensors, numbers and strings are read, never code.
 
     Raises:
         Ldr2hdrError: no such file, damaged, or of a network of another shape.
@@ -51,20 +93,20 @@ def read_checkpoint(path: Path, net: MaskedUNet) -> dict[str, Any]:
         raise Ldr2hdrError(
             f"{path} is of a network of another shape; resume it with the settings that it was started with."
         )
-    with part_of(path, "position"):
+    with _part(path, "position"):
         content["position"] = _position(content["position"])
     for part in ("network", "average"):
-        with part_of(path, part):
+        with _part(path, part):
             _check_weights(content[part], net)
-    with part_of(path, "scaler"):
+    with _part(path, "scaler"):
         if not all(math.isfinite(number) for number in dict(content["scaler"]).values()):
             raise ValueError("not finite")
     return content
 
 
 @contextmanager
-def part_of(path: Path, part: str) -> Iterator[None]:
-    """Whatever a value that is missing or of the wrong kind leads to, in this part of a checkpoint, as a sentence."""
+def _part(path: Path, part: str) -> Iterator[None]:
+    """Turns whatever a missing or malformed value raises, in this part of a checkpoint, into one sentence."""
     try:
         yield
     except Ldr2hdrError:
@@ -76,10 +118,24 @@ def part_of(path: Path, part: str) -> Iterator[None]:
         ) from fault
 
 
-def restore_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any], path: Path) -> None:
+def restore(run: Run, checkpoint: dict[str, Any]) -> None:
+    """Restores what `read_checkpoint` gave, except the network, which is loaded before Fabric wraps it."""
+    path = run.out / CHECKPOINT
+    run.position = checkpoint["position"]
+    run.average.load_state_dict(checkpoint["average"])
+    with _part(path, "optimiser"):
+        _restore_optimiser(run.optimiser, checkpoint["optimiser"], path)
+    with _part(path, "scaler"):
+        if checkpoint["scaler"]:
+            run.fabric.strategy.precision.load_state_dict(checkpoint["scaler"])
+    with _part(path, "random"):
+        torch.set_rng_state(checkpoint["random"])
+
+
+def _restore_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any], path: Path) -> None:
     """Load what `optimiser.state_dict()` was, for tensors that fit; the groups' settings (betas) stay the run's own.
 
-    To be called within `part_of`. Raises Ldr2hdrError where the state is of another optimiser, and anything where it
+    To be called within `_part`. Raises Ldr2hdrError where the state is of another optimiser, and anything where it
     is not that of an optimiser.
     """
     groups = optimiser.state_dict()["param_groups"]

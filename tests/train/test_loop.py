@@ -15,9 +15,11 @@ from model import exposure_mask, load_network
 from model.checkpoint import save_network
 from model.errors import Ldr2hdrError
 from model.masked_unet import MaskedUNet, NetworkConfig, initialise
-from train.checkpoints import CHECKPOINT, Position
+from train.checkpoints import CHECKPOINT
 from train.config import make_settings
-from train.loop import Listener, learning_rate, train
+from train.loop import train
+from train.run import Listener, Position
+from train.schedule import learning_rate
 
 
 class FourPatches(Dataset):
