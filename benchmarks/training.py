@@ -18,6 +18,7 @@ import torch
 from torch.utils.data import Dataset, default_collate
 
 from ldr2hdr_cli.media.exr import write_exr
+from ldr2hdr_cli.media.pictures import find_pictures, read_hdr, read_photo
 from model import MaskedUNet, NetworkConfig
 from model.masked_unet import initialise
 from train.config import LossSettings, Settings, make_settings
@@ -25,7 +26,7 @@ from train.datasets import HDRDataset, InpaintingDataset, PatchDataset
 from train.loop import train
 from train.losses import hdr_loss
 from train.patches import cut_patches
-from train.pictures import find_pictures
+from train.readers import Readers
 from train.run import Listener, Progress
 from train.vgg import load_vgg
 
@@ -88,11 +89,12 @@ def datasets(given: argparse.Namespace, hdr: list[Path], images: list[Path], sto
     """What the two stages are fed with, by name."""
     size = given.patch_size
     scenes = find_pictures(hdr, "hdr")[:32]
-    cut_patches(hdr, store, per_scene=8, size=2 * size, threshold=0, exclude=lambda path: path not in scenes)
+    readers = Readers(find_pictures, read_photo, read_hdr)
+    cut_patches(hdr, store, readers, per_scene=8, size=2 * size, threshold=0, exclude=lambda path: path not in scenes)
     return {
-        "photographs with holes": InpaintingDataset(find_pictures(images, "photo"), size, 0),
-        "HDR, textured patches sampled": HDRDataset(scenes, size, 0),
-        "HDR, without sampling": HDRDataset(scenes, size, 0, sampling=False),
+        "photographs with holes": InpaintingDataset(find_pictures(images, "photo"), size, 0, read_photo),
+        "HDR, textured patches sampled": HDRDataset(scenes, size, 0, read_hdr),
+        "HDR, without sampling": HDRDataset(scenes, size, 0, read_hdr, sampling=False),
         "HDR, cut beforehand": PatchDataset(store, size, 0),
     }
 

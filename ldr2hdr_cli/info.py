@@ -122,7 +122,7 @@ def _exr(path: Path) -> dict[str, Any]:
 
 
 def _radiance(path: Path) -> dict[str, Any]:
-    from train.pictures import read_radiance
+    from ldr2hdr_cli.media.radiance import read_radiance
 
     pixels, attributes = read_radiance(path)
     height, width = pixels.shape[:2]

@@ -199,19 +199,21 @@ def patches(
     """Cut, score by algorithm 1, filter and store patches, for `finetune --hdr` to take instead of pictures."""
     from ldr2hdr_cli.convert.job import lock
     from ldr2hdr_cli.train_display import say
-    from train.patches import cut_patches
+    from train.camera import camera_config
+    from train.patches import cut_patches, excluded_by
 
     with lock(out):
         summary = cut_patches(
             hdr,
             out,
+            _readers(),
             per_scene=per_scene,
             size=size,
             panorama=_panorama(panorama),
             seed=seed,
             threshold=threshold,
-            config=_camera(_pairs(camera)),
-            exclude=_excluded(exclude),
+            config=camera_config(_pairs(camera)),
+            exclude=excluded_by(exclude),
             progress=lambda path, so_far: say(f"{path.name}: {so_far.kept} patches so far"),
             tell=say,
         )
@@ -293,12 +295,13 @@ def _run(settings: Settings, out: Path, resume: bool) -> None:
     from ldr2hdr_cli.convert.job import lock
     from ldr2hdr_cli.memory import keep_freed_memory
     from ldr2hdr_cli.train_display import TrainDisplay, say
+    from train.datasets import datasets
     from train.loop import train
     from train.processes import speaks_for_the_run
 
     first = speaks_for_the_run()
     with lock(out) if first else nullcontext(), TrainDisplay() as display:
-        training, validation = _datasets(settings, display.message)
+        training, validation = datasets(settings, _readers(), display.message)
         keep_freed_memory(all_of_it=True)
         outcome = train(settings, training, validation, display, resume)
     if not first:
@@ -312,91 +315,11 @@ def _run(settings: Settings, out: Path, resume: bool) -> None:
         raise typer.Exit(128 + outcome.signal)
 
 
-def _datasets(settings: Settings, tell: Callable[[str], None]) -> tuple[Any, Any]:
-    """Training and validation, of different scenes; the validation's camera is fixed by its own seed."""
-    from train.datasets import (
-        HDRDataset,
-        InpaintingDataset,
-        PatchDataset,
-        is_store,
-        read_simulated,
-        read_without_light,
-        usable,
-    )
-    from train.patches import read_index, scene_of, scenes_split
-    from train.pictures import find_pictures, read_hdr, read_photo
+def _readers() -> Any:
+    from ldr2hdr_cli.media.pictures import find_pictures, read_hdr, read_photo
+    from train.readers import Readers
 
-    data, seed, stage = settings.data, settings.run.seed, settings.stage
-    folders = [Path(folder) for folder in data.folders]
-    camera = _camera(settings.camera)
-    threshold = settings.network.mask_threshold
-    if stage == "hdr" and any(is_store(folder) for folder in folders):
-        if len(folders) > 1:
-            raise Ldr2hdrError(f"{folders[0]} and {folders[1]}: a patch store cannot be combined with other folders.")
-        if data.images:
-            raise Ldr2hdrError(
-                f"{folders[0]}: a patch store cannot be combined with --images; give the HDR pictures themselves."
-            )
-        sources = sorted({Path(entry["source"]) for entry in read_index(folders[0])})
-        parts = scenes_split(_not_excluded(sources, data.exclude), data.validation_share, seed)
-        tell(f"Patches of {len(parts[0])} pictures to train on, of {len(parts[1])} held out for validation.")
-        return tuple(
-            PatchDataset(
-                folders[0], data.patch_size, seed + 7 * held, camera, mask_threshold=threshold, sources=set(part)
-            )
-            for held, part in enumerate(parts)
-        )  # type: ignore[return-value]
-    read = {"inpainting": read_photo, "simulated": read_simulated, "hdr": read_hdr}[stage]
-    paths = _not_excluded(find_pictures(folders, "hdr" if stage == "hdr" else "photo"), data.exclude)
-    tell(f"Reading {len(paths)} pictures once, to leave out what cannot be used.")
-    paths = usable(paths, read, data.patch_size // 4, tell)
-    # Photographs have no twins that their names tell of; HDR panoramas have.
-    scene = scene_of if stage == "hdr" else str
-    parts = scenes_split(paths, data.validation_share, seed, scene)
-    tell(f"{len(parts[0])} pictures to train on, {len(parts[1])} held out for validation, by scene.")
-    if stage == "inpainting":
-        return tuple(InpaintingDataset(part, data.patch_size, seed + 7 * held) for held, part in enumerate(parts))  # type: ignore[return-value]
-    photos: list[Path] = []
-    if stage == "hdr" and data.images:
-        photos = _not_excluded(find_pictures([Path(folder) for folder in data.images], "photo"), data.exclude)
-        photos = usable(photos, read_without_light, data.patch_size // 4, tell)
-        tell(f"{len(photos)} photographs to train on beside them.")
-    return tuple(
-        HDRDataset(
-            part,
-            data.patch_size,
-            seed + 7 * held,
-            camera,
-            mask_threshold=threshold,
-            panorama=data.panorama,
-            sampling=data.patch_sampling,
-            texture_threshold=data.texture_threshold,
-            read=read,
-            photos=() if held else photos,
-            photo_share=data.images_share,
-        )
-        for held, part in enumerate(parts)
-    )  # type: ignore[return-value]
-
-
-def _not_excluded(paths: list[Path], listing: str | None) -> list[Path]:
-    excluded = _excluded(Path(listing) if listing else None)
-    kept = [path for path in paths if not excluded(path)]
-    if not kept:
-        raise Ldr2hdrError(f"{listing} excludes all {len(paths)} pictures below {paths[0].parent}; none is left.")
-    return kept
-
-
-def _excluded(listing: Path | None) -> Callable[[Path], bool]:
-    """Whether a picture's name, with or without suffix, stands in a text file."""
-    if listing is None:
-        return lambda _path: False
-    try:
-        names = {line.strip() for line in listing.read_text("utf-8").splitlines() if line.strip()}
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise Ldr2hdrError(f"{listing} cannot be read ({reason}); give a text file with one name a line.") from None
-    return lambda path: path.name in names or path.stem in names
+    return Readers(find_pictures, read_photo, read_hdr)
 
 
 def _pairs(items: list[str] | None) -> dict[str, Any]:
@@ -409,19 +332,6 @@ def _pairs(items: list[str] | None) -> dict[str, Any]:
         except ValueError:
             raise Ldr2hdrError(f"--camera {item}: write it like share_low=0.01.") from None
     return found
-
-
-def _camera(values: dict[str, Any]) -> Any:
-    from train.camera import CameraConfig
-
-    known = {entry.name: entry for entry in fields(CameraConfig)}
-    if unknown := [name for name in values if name not in known]:
-        raise Ldr2hdrError(f"The camera has no setting {unknown[0]}; it has {', '.join(known)}.")
-    try:
-        typed: dict[str, Any] = {n: int(v) if known[n].type in (int, "int") else float(v) for n, v in values.items()}
-        return CameraConfig(**typed)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise Ldr2hdrError(f"The camera's settings do not fit: {error}.") from None
 
 
 def _panorama(text: str) -> str:

@@ -5,10 +5,14 @@ section 5.1. The truth is eq. 1's H: on the scale on which T² is right beside w
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import cv2
 import numpy as np
+
+from model.errors import Ldr2hdrError
 
 BRIGHTEST = math.exp(10) - 1
 """What a truth is held to: the top of the network's log range."""
@@ -71,6 +75,18 @@ class CameraConfig:
         for name in ("mild_probability", "jpeg_probability", "scale_low", "midtone_scale"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be 0 to 1, not {getattr(self, name)}")
+
+
+def camera_config(values: Mapping[str, Any]) -> CameraConfig:
+    """The camera of some settings. Raises Ldr2hdrError for unknown names and values out of bounds."""
+    known = {entry.name: entry for entry in fields(CameraConfig)}
+    if unknown := [name for name in values if name not in known]:
+        raise Ldr2hdrError(f"The camera has no setting {unknown[0]}; it has {', '.join(known)}.")
+    try:
+        typed: dict[str, Any] = {n: int(v) if known[n].type in (int, "int") else float(v) for n, v in values.items()}
+        return CameraConfig(**typed)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise Ldr2hdrError(f"The camera's settings do not fit: {error}.") from None
 
 
 def camera_curve(x: np.ndarray, n: float, sigma: float) -> np.ndarray:

@@ -22,10 +22,10 @@ from model.errors import Ldr2hdrError
 from model.masked_unet import MaskedUNet, NetworkConfig, initialise
 from train.checkpoints import CHECKPOINT, read_checkpoint, restore, save
 from train.config import LossSettings, Settings, save_settings
+from train.folders import make_folder
 from train.journal import Journal
 from train.losses import Features, hdr_loss, inpainting_loss
 from train.muon import Muon
-from train.pictures import make_folder
 from train.processes import StopSignals, reduce_over_processes, start_fabric, to_device, training_batches
 from train.run import Listener, Progress, Run, Terms
 from train.schedule import learning_rate

@@ -14,8 +14,9 @@ from model.atomic import replace_atomically, write_atomically
 from model.errors import Ldr2hdrError
 from model.exposure import exposure_mask
 from train.camera import CameraConfig, camera_curve, draw_exposure
+from train.folders import make_folder
 from train.panorama import is_panorama, perspective, random_direction
-from train.pictures import PictureError, find_pictures, make_folder, read_hdr
+from train.readers import Read, Readers
 
 SIGMA_COLOUR, SIGMA_SPACE = 100.0, 10.0  # of algorithm 1's bilateral filter
 RADIUS = round(1.5 * SIGMA_SPACE)  # of its window, a disc, as OpenCV has it
@@ -182,6 +183,18 @@ def choose(
     return best
 
 
+def excluded_by(listing: Path | None) -> Callable[[Path], bool]:
+    """Whether a text file lists a picture's name, with or without its suffix. Raises Ldr2hdrError."""
+    if listing is None:
+        return lambda _path: False
+    try:
+        names = {line.strip() for line in listing.read_text("utf-8").splitlines() if line.strip()}
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise Ldr2hdrError(f"{listing} cannot be read ({reason}); give a text file with one name a line.") from None
+    return lambda path: path.name in names or path.stem in names
+
+
 @dataclass
 class CutSummary:
     """What `cut_patches` did."""
@@ -196,6 +209,7 @@ class CutSummary:
 def cut_patches(
     folders: Sequence[Path],
     out: Path,
+    readers: Readers,
     *,
     per_scene: int = 32,
     size: int = 512,
@@ -216,16 +230,16 @@ def cut_patches(
     """
     config = config or CameraConfig()
     summary, lines = CutSummary(), []
-    paths = find_pictures(folders, "hdr")
+    paths = readers.find(folders, "hdr")
     make_folder(out)
     for number, path in enumerate(paths):
         if exclude(path):
             continue
         try:
             patches, scores = _cut_scene(
-                path, number, per_scene, size, panorama, seed, threshold, mask_threshold, config, summary
+                path, readers.hdr, number, per_scene, size, panorama, seed, threshold, mask_threshold, config, summary
             )
-        except PictureError as error:
+        except Ldr2hdrError as error:
             summary.bad += 1
             tell(str(error))
             continue
@@ -254,6 +268,7 @@ def cut_patches(
 
 def _cut_scene(
     path: Path,
+    read: Read,
     number: int,
     count: int,
     size: int,
@@ -264,9 +279,9 @@ def _cut_scene(
     config: CameraConfig,
     summary: CutSummary,
 ) -> tuple[list[np.ndarray], list[float]]:
-    scene = read_hdr(path)
+    scene = read(path)
     if min(scene.shape[:2]) < size // 4:
-        raise PictureError(f"{path} is too small for patches of {size} pixels: {scene.shape[1]}×{scene.shape[0]}.")
+        raise Ldr2hdrError(f"{path} is too small for patches of {size} pixels: {scene.shape[1]}×{scene.shape[0]}.")
     patches, scores = [], []
     for index in range(count):
         rng = np.random.default_rng([seed, number, index])

@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 
 from ldr2hdr_cli.evaluation.protocol import CURVE_N, CURVE_SIGMA, TRIES, numbers_of, scenes
+from ldr2hdr_cli.media.pictures import read_hdr
 from ldr2hdr_cli.terminal import one_line
 from model.errors import Ldr2hdrError
 from train.camera import camera_curve, expose
 from train.panorama import focal_length, is_panorama, perspective, rotation
-from train.pictures import read_hdr
 
 MOTIONS = ("pan", "tilt", "zoom")  # one a scene, in turn
 SPEED = (0.3, 1.0)  # degrees a frame of a pan or tilt, for 512 pixels and 75° that is 2 to 7 pixels

@@ -21,9 +21,9 @@ from ldr2hdr_cli.convert.operators import expand
 from ldr2hdr_cli.evaluation.alignment import align_scale, fit_curve
 from ldr2hdr_cli.evaluation.metrics import PEAK, WHITE, cvvdp_jod, score
 from ldr2hdr_cli.evaluation.protocol import Case, aligning_pixels
+from ldr2hdr_cli.media.pictures import read_hdr
 from ldr2hdr_cli.terminal import one_line
 from model.errors import Ldr2hdrError
-from train.pictures import read_hdr
 
 if TYPE_CHECKING:
     from model.reconstructor import Precision

@@ -21,13 +21,13 @@ import imageio.v3 as iio
 import numpy as np
 
 from ldr2hdr_cli.evaluation.alignment import align_scale
+from ldr2hdr_cli.media.pictures import find_pictures, read_hdr
 from ldr2hdr_cli.media.sources import STILL_SUFFIXES, read_still
 from model.atomic import write_atomically
 from model.constants import LUMINANCE
 from model.errors import Ldr2hdrError
 from train.camera import camera_curve, expose
 from train.panorama import is_panorama, perspective
-from train.pictures import find_pictures, read_hdr
 
 SHARES = (4.0, 8.0, 12.0)  # per cent of the pixels
 MILD_STOPS = (0.25, 1.5)  # the brightest point above the clip level

@@ -139,8 +139,11 @@ def _check_size(path: Path, stream: BinaryIO, most: int) -> None:
         raise Ldr2hdrError(f"{path} has deep channels, which are not supported; flatten it first.")
     values = sum(math.prod(_shape(header)) * len(header["channels"]) for header in headers)
     if values > most:
+        largest = max(headers, key=lambda header: math.prod(_shape(header)) * len(header["channels"]))
+        height, width = _shape(largest)
         raise Ldr2hdrError(
-            f"{path} has {values} values in its channels, more than the {most} allowed; write it smaller."
+            f"{path} has {values} values in its channels, more than the {most} allowed (its largest part has "
+            f"{width}×{height} pixels of {len(largest['channels'])} samples); write it smaller."
         )
 
 

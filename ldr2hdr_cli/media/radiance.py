@@ -1,7 +1,8 @@
-"""What is written for people without EXR: Radiance `.hdr` (RGBE, 8 bits a channel and a shared exponent)."""
+"""Radiance `.hdr` (RGBE, 8 bits a channel and a shared exponent), read and written; for people without EXR."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,12 @@ import numpy as np
 
 from ldr2hdr_cli.media.exr import PREFIX, SOFTWARE
 from model.atomic import write_atomically
+from model.errors import Ldr2hdrError
 
 _RGBE_MAX = 1e38  # below 2^127, the largest that the shared exponent holds
+# Magic, variables and comments, an empty line, the size (Ward, "The RADIANCE Picture File Format"). Upright ones alone.
+_HEADER = re.compile(rb"#\?[^\n]*\n((?:[^\n]+\n)*)\n-Y ([1-9][0-9]{0,8}) \+X ([1-9][0-9]{0,8})\n")
+_LONGEST_HEADER = 2**20  # bytes
 
 
 def write_radiance(path: Path, pixels: np.ndarray, attributes: Mapping[str, Any]) -> None:
@@ -45,3 +50,33 @@ def _header_lines(attributes: Mapping[str, Any]) -> list[str]:
             # A file name may hold a line break, which would end the comment and begin a header line.
             lines.append(f"# {name}: {' '.join(str(value).split())}")
     return lines
+
+
+def read_radiance(path: Path, max_pixels: int = 2**28) -> tuple[np.ndarray, dict[str, str]]:
+    """A Radiance picture (RGBE): float32 H×W×3, linear, as stored; and its header, names to values, comments too.
+
+    Decoded in memory by imagecodecs: OpenCV crashes on a name that is not UTF-8, and copies bytes that it is given into
+    a file in /tmp, as does imageio, which uses OpenCV for Radiance.
+    Raises Ldr2hdrError for a damaged file, another orientation or format, and more than `max_pixels`.
+    """
+    import imagecodecs
+
+    with path.open("rb") as file:
+        header = _HEADER.match(file.read(_LONGEST_HEADER))
+        if header is None or b"\nFORMAT=32-bit_rle_rgbe\n" not in b"\n" + header[1]:
+            raise Ldr2hdrError(f"{path} is damaged or is not Radiance RGBE stored from the top; write it again.")
+        height, width = int(header[2]), int(header[3])
+        if width * height > max_pixels:
+            raise Ldr2hdrError(f"{path} has {width}×{height} pixels, more than the {max_pixels} allowed.")
+        file.seek(header.end())
+        codes = file.read(5 * width * height + 5 * height)  # the most that run lengths can make of four bytes a pixel
+    pixels = np.empty((height, width, 3), np.float32)
+    try:
+        imagecodecs.rgbe_decode(codes, header=False, rle=True, out=pixels)
+    except (imagecodecs.RgbeError, ValueError) as error:
+        raise Ldr2hdrError(f"{path} is damaged or cut off ({error}); write it again.") from None
+    variables = {}
+    for line in header[1].decode("utf-8", "replace").splitlines():
+        name, _, value = line.lstrip("# ").partition(": " if line.startswith("#") else "=")
+        variables[name] = value
+    return pixels, variables

@@ -20,6 +20,7 @@ from PIL import Image
 from ldr2hdr_cli.app import main
 from ldr2hdr_cli.convert.job import lock
 from ldr2hdr_cli.media.exr import read_exr
+from ldr2hdr_cli.media.pictures import read_photo
 from model import MaskedUNet, NetworkConfig, Reconstructor, load_network, save_network
 from model.checkpoint import read_metadata
 from model.errors import Ldr2hdrError
@@ -459,7 +460,7 @@ def test_a_picture_that_vanishes_under_a_data_process_ends_the_run_with_one_sent
             "run": {"out": str(tmp_path), "max_steps": 1, "accelerator": "cpu"},
         }
     )
-    gone = InpaintingDataset([tmp_path / "gone.png"], 16, 0)
+    gone = InpaintingDataset([tmp_path / "gone.png"], 16, 0, read_photo)
     with pytest.raises(Ldr2hdrError, match=r"\A\S*gone\.png cannot be read as a picture \(.*\)\.\Z"):
         fit(settings, gone, gone)
     for process in multiprocessing.active_children():  # as Python does at its end, and waits without end

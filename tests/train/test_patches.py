@@ -1,6 +1,7 @@
 """Patches cut beforehand: what is stored, what the index says of it, and what is made of it in training."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,15 @@ import OpenEXR
 import pytest
 from PIL import Image
 
+from ldr2hdr_cli.media.pictures import find_pictures, read_hdr, read_photo
 from model import exposure_mask
 from model.errors import Ldr2hdrError
 from train.camera import CameraConfig, camera_curve, midtone_scale
-from train.datasets import HDRDataset, PatchDataset, is_store
+from train.datasets import HDRDataset, PatchDataset, Scenes, is_store, read_without_light
 from train.patches import choose, cut_patches, read_index, scenes_split
+from train.readers import Readers
 
+READERS = Readers(find_pictures, read_photo, read_hdr)
 PLAIN = CameraConfig(n_std=0, sigma_std=0, hue_std=0, saturation_std=0, noise_max=0, jpeg_probability=0)
 TINTS = {"amber_01": (4, 2, 1), "amber_02": (4, 2, 1), "moss": (1, 3, 1), "slate": (1, 2, 5)}
 
@@ -32,7 +36,7 @@ def scenes(tmp_path_factory) -> Path:
 
 
 def cut(scenes: Path, out: Path, **how):
-    return cut_patches([scenes], out, **{"per_scene": 6, "size": 32, "threshold": 0.0, "config": PLAIN, **how})
+    return cut_patches([scenes], out, READERS, **{"per_scene": 6, "size": 32, "threshold": 0.0, "config": PLAIN, **how})
 
 
 def tint_of(patch: np.ndarray) -> np.ndarray:
@@ -107,7 +111,7 @@ def hue_of(sample: dict) -> int:
 def test_a_sample_is_a_function_of_seed_and_number_and_fits_together(scenes, tmp_path):
     cut(scenes, tmp_path)
     stored = [PatchDataset(tmp_path, 16, seed, PLAIN) for seed in (3, 3, 4)]
-    fresh = [HDRDataset(sorted(scenes.glob("*.exr")), 16, seed, PLAIN) for seed in (3, 3, 4)]
+    fresh = [HDRDataset(sorted(scenes.glob("*.exr")), 16, seed, read_hdr, PLAIN) for seed in (3, 3, 4)]
     for one, same, other in (stored, fresh):
         assert all(one[9][name].equal(same[9][name]) for name in ("ldr", "mask", "truth"))
         assert not one[9]["truth"].equal(other[9]["truth"]) and not one[9]["truth"].equal(one[10]["truth"])
@@ -126,7 +130,16 @@ def test_photographs_make_their_share_of_the_samples_and_never_more_than_their_o
     codes = np.random.default_rng(0).integers(10, 240, (40, 80, 1)) * np.array([0.5, 1, 0.4])
     Image.fromarray(codes.astype(np.uint8)).save(photo)
     amber = sorted(scenes.glob("amber*.exr"))
-    dataset = HDRDataset(amber, 16, 0, PLAIN, sampling=False, photos=[photo], photo_share=0.3)
+    dataset = HDRDataset(
+        amber,
+        16,
+        0,
+        read_hdr,
+        PLAIN,
+        sampling=False,
+        photos=Scenes([photo], partial(read_without_light, read_photo=read_photo)),
+        photo_share=0.3,
+    )
     samples = [dataset[index] for index in range(300)]
     green = [sample for sample in samples if hue_of(sample) == 1]
     assert len(green) == pytest.approx(90, abs=25)
@@ -134,7 +147,7 @@ def test_photographs_make_their_share_of_the_samples_and_never_more_than_their_o
     for sample in green:  # T^2 of the photograph on some scale: what its channels differ by stays
         red, blue = (sample["truth"][channel] / sample["truth"][1] for channel in (0, 2))
         assert red.median() == pytest.approx(0.25, abs=0.01) and blue.median() == pytest.approx(0.16, abs=0.01)
-    alone = HDRDataset(amber, 16, 0, PLAIN, sampling=False, photo_share=0.3)
+    alone = HDRDataset(amber, 16, 0, read_hdr, PLAIN, sampling=False, photo_share=0.3)
     assert {hue_of(alone[index]) for index in range(40)} == {0}
 
 

@@ -15,10 +15,10 @@ from typer.testing import CliRunner, Result
 
 from ldr2hdr_cli.evaluation.command import evaluate
 from ldr2hdr_cli.media.exr import write_exr
+from ldr2hdr_cli.media.pictures import read_hdr
 from ldr2hdr_cli.media.radiance import write_radiance
 from model import MaskedUNet, NetworkConfig, save_network
 from model.errors import Ldr2hdrError
-from train.pictures import read_hdr
 
 app = typer.Typer(pretty_exceptions_enable=False)
 app.command()(evaluate)

@@ -9,8 +9,9 @@ import pytest
 import tifffile
 
 from ldr2hdr_cli.media.exr import write_exr
-from ldr2hdr_cli.media.radiance import write_radiance
-from train.pictures import PictureError, read_hdr, read_radiance
+from ldr2hdr_cli.media.pictures import read_hdr
+from ldr2hdr_cli.media.radiance import read_radiance, write_radiance
+from model.errors import Ldr2hdrError
 
 
 def scene(height: int = 16, width: int = 24) -> np.ndarray:
@@ -75,7 +76,7 @@ GOOD = b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 2 +X 2\n" + bytes([128, 64, 32
 def test_radiance_that_is_none_is_one_sentence(tmp_path, content, said):
     path = tmp_path / "a.hdr"
     path.write_bytes(content)
-    with pytest.raises(PictureError, match=said) as caught:
+    with pytest.raises(Ldr2hdrError, match=said) as caught:
         read_hdr(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
@@ -87,18 +88,18 @@ def test_an_exr_that_claims_more_than_the_limit_is_refused_from_its_header(tmp_p
         at = data.index(name) + len(name)
         data = data[:at] + struct.pack("<4i", 0, 0, 29999, 29999) + data[at + 16 :]
     (tmp_path / "a.exr").write_bytes(data)
-    with pytest.raises(PictureError, match="30000×30000 pixels"):
+    with pytest.raises(Ldr2hdrError, match="30000×30000 pixels"):
         read_hdr(tmp_path / "a.exr")
 
 
 def test_every_part_and_channel_of_an_exr_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr("train.pictures.MAX_PIXELS", 16 * 24 * 4)
+    monkeypatch.setattr("ldr2hdr_cli.media.pictures.MAX_PIXELS", 16 * 24 * 4)
     part = OpenEXR.Part({"name": "beauty"}, {"RGB": scene()})
     more = OpenEXR.Part({"name": "more"}, {f"mask.{number}": scene()[..., 0].copy() for number in range(20)})
     OpenEXR.File([part]).write(str(tmp_path / "one.exr"))
     assert read_hdr(tmp_path / "one.exr").shape == (16, 24, 3)
     OpenEXR.File([part, more]).write(str(tmp_path / "two.exr"))
-    with pytest.raises(PictureError, match="24×16 pixels of 20 samples"):
+    with pytest.raises(Ldr2hdrError, match="24×16 pixels of 20 samples"):
         read_hdr(tmp_path / "two.exr")
 
 
@@ -121,7 +122,7 @@ def test_a_tiff_that_claims_more_than_the_limit_is_refused_from_its_header(tmp_p
     with tifffile.TiffFile(path, mode="r+b") as file:
         for name, value in tags.items():
             file.pages[0].tags[name].overwrite(value)
-    with pytest.raises(PictureError, match=said):
+    with pytest.raises(Ldr2hdrError, match=said):
         read_hdr(path)
 
 

@@ -10,7 +10,8 @@ import pytest
 import tifffile
 from PIL import Image, features
 
-from train.pictures import PictureError, find_pictures, read_photo
+from ldr2hdr_cli.media.pictures import find_pictures, read_photo
+from model.errors import Ldr2hdrError
 
 RAMP = np.linspace(0, 65535, 48).astype(np.uint16).reshape(6, 8)
 COLOUR = np.stack([RAMP, RAMP[::-1], RAMP // 3], -1)
@@ -64,7 +65,7 @@ def test_a_grey_photograph_of_16_bits_is_turned_upright(tmp_path):
 @pytest.mark.parametrize("kind", [np.float32, np.int32])
 def test_a_picture_of_32_bits_has_no_known_white_and_is_refused(tmp_path, kind):
     tifffile.imwrite(tmp_path / "deep.tif", RAMP.astype(kind))
-    with pytest.raises(PictureError, match=r"deep\.tif has pixels of 32 bits"):
+    with pytest.raises(Ldr2hdrError, match=r"deep\.tif has pixels of 32 bits"):
         read_photo(tmp_path / "deep.tif")
 
 
@@ -78,7 +79,7 @@ def test_every_kind_of_broken_avif_is_a_picture_error(tmp_path):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
         try:
             read_photo(path)
-        except PictureError as error:
+        except Ldr2hdrError as error:
             assert str(path) in str(error)
             refused += 1
     assert refused > 10
@@ -91,7 +92,7 @@ def test_what_a_decoder_cannot_allocate_is_a_picture_error(tmp_path, monkeypatch
         raise MemoryError
 
     monkeypatch.setattr(Image.Image, "convert", full)
-    with pytest.raises(PictureError, match="does not fit into memory"):
+    with pytest.raises(Ldr2hdrError, match="does not fit into memory"):
         read_photo(tmp_path / "a.png")
 
 
@@ -100,7 +101,7 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path, 
     data[16:24] = (40_000).to_bytes(4, "big") * 2  # its width and height
     data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
     (tmp_path / "bomb.png").write_bytes(data)
-    with pytest.raises(PictureError, match=r"bomb\.png"):
+    with pytest.raises(Ldr2hdrError, match=r"bomb\.png"):
         read_photo(tmp_path / "bomb.png")
     assert not recwarn.list
 
