@@ -280,7 +280,7 @@ def _train(
 
 
 def _settings_of(weights: Path) -> dict[str, Any]:
-    """The network of the weights that a run begins with: what is learned on top of them has their shape."""
+    """The network of the weights that a run starts from, which decide its shape."""
     from dataclasses import asdict
 
     from model.checkpoint import load_network
@@ -291,7 +291,7 @@ def _settings_of(weights: Path) -> dict[str, Any]:
 
 
 def _run(settings: Settings, out: Path, resume: bool) -> None:
-    """The loop; the first process of the run holds the folder, and tells how it ended."""
+    """The loop; the first process of the run locks the folder, and reports how the run ended."""
     from ldr2hdr_cli.convert.job import lock
     from ldr2hdr_cli.memory import keep_freed_memory
     from ldr2hdr_cli.train_display import TrainDisplay, say
@@ -305,7 +305,7 @@ def _run(settings: Settings, out: Path, resume: bool) -> None:
         keep_freed_memory(all_of_it=True)
         outcome = train(settings, training, validation, display, resume)
     if not first:
-        return  # with status 0 whatever happened: the first process tells, and would be killed for a faulty sibling
+        return  # always with status 0: the first process reports, and would be killed if another one failed
     best = f"; best validation loss {outcome.best:.5f}" if outcome.best < float("inf") else ""
     say(f"Ended at step {outcome.step} ({outcome.reason}){best}.")
     written = [path for path in (out / "best.safetensors", out / "last.safetensors") if path.exists()]

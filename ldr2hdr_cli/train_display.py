@@ -1,4 +1,4 @@
-"""What is seen of a training run: a progress line on a terminal, plain lines elsewhere."""
+"""The display of a training run: a progress line on a terminal, plain lines elsewhere."""
 
 import sys
 from types import TracebackType
@@ -14,7 +14,7 @@ from train.run import Progress as Step
 
 
 def say(text: str, err: bool = True) -> None:
-    """A line on stderr, or stdout. Whoever reads along may go away, as `head` does: the work goes on without them."""
+    """Prints a line on stderr, or stdout. If the reader has gone, as `head` goes, the work goes on without it."""
     stream = sys.stderr if err else sys.stdout
     try:
         stream.write(one_line(text) + "\n")
@@ -24,7 +24,7 @@ def say(text: str, err: bool = True) -> None:
 
 
 class TrainDisplay(Listener):
-    """Says on stderr what the loop tells; of several processes of a run only the first speaks."""
+    """Prints a run's reports on stderr; of several processes of a run only the first prints."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, soft_wrap=True, quiet=not speaks_for_the_run())
@@ -43,7 +43,7 @@ class TrainDisplay(Listener):
     def message(self, text: str) -> None:
         try:
             self.console.print(escape(one_line(text)), highlight=False)
-        except (OSError, SystemExit):  # rich leaves when its reader has gone; a run of hours does not
+        except (OSError, SystemExit):  # rich exits when its reader has gone; a run of hours must not
             self.console.quiet = True
             silence(sys.stderr.fileno())
 

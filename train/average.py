@@ -1,4 +1,4 @@
-"""The mean of several weights of one lineage: often better than each (Wortsman et al., Model soups, ICML 2022)."""
+"""The mean of several weights of one lineage, often better than each (Wortsman et al., Model soups, ICML 2022)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,9 +16,9 @@ MEAN_OF = "ldr2hdr.mean_of"
 def average_networks(paths: Sequence[Path]) -> MaskedUNet:
     """The network whose every parameter is the mean of those in the weights files `paths`, in float32.
 
-    Means something only where one run began with the other, or both with the same: the channels of two runs from
-    scratch have nothing to do with each other. One file gives its own network. Raises Ldr2hdrError where two files
-    hold networks of different settings, and WeightsError for what is no weights file.
+    Useful only where one run started from the other, or both from the same weights: the channels of two runs from
+    scratch are unrelated. One file gives its own network. Raises Ldr2hdrError where two files hold networks of
+    different settings, and WeightsError for a file that does not hold weights.
     """
     mean = load_network(paths[0])
     with torch.no_grad():
@@ -26,7 +26,7 @@ def average_networks(paths: Sequence[Path]) -> MaskedUNet:
             other = load_network(path)
             if other.config != mean.config:
                 raise Ldr2hdrError(
-                    f"{path} and {paths[0]} have no mean: their settings differ ({other.config}, {mean.config})."
+                    f"{path} and {paths[0]} cannot be averaged: their settings differ ({other.config}, {mean.config})."
                 )
             for own, its in zip(mean.parameters(), other.parameters(), strict=True):
                 own.lerp_(its, 1 / count)
@@ -35,7 +35,7 @@ def average_networks(paths: Sequence[Path]) -> MaskedUNet:
 
 def write_average(paths: Sequence[Path], out: Path, half: bool, metadata: Mapping[str, str]) -> None:
     """Writes the mean of `paths` to `out`, in float16 if `half`, with the names and sha256 of what it is made of."""
-    net = average_networks(paths)  # first: it tells of files that are none
+    net = average_networks(paths)  # first, since it checks the files
     first = read_metadata(paths[0])
     kept = {key: first[key] for key in KEPT if key in first}
     made_of = {MEAN_OF: ", ".join(f"{path.name} {weights_sha256(path)}" for path in paths)}

@@ -12,14 +12,15 @@ from typing import Any
 import cv2
 import numpy as np
 
+from model.constants import LOG_RANGE, LUMINANCE
 from model.errors import Ldr2hdrError
 
-BRIGHTEST = math.exp(10) - 1
-"""What a truth is held to: the top of the network's log range."""
+BRIGHTEST = math.exp(LOG_RANGE[1]) - 1
+"""Truths are clamped to this, the top of the network's log range."""
 
 MIDTONES = (0.5, 0.9)
 
-_LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
+_LUMA = np.array(LUMINANCE, np.float32)
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,9 @@ def inverse_camera_curve(y: np.ndarray, n: float, sigma: float) -> np.ndarray:
 def midtone_scale(n: float, sigma: float) -> float:
     """The factor under which the truth agrees with T², eq. 1, in the midtones: display codes of 0.5 to 0.9.
 
-    A camera's curve has a shoulder, so T² of a picture that it made is too bright in the midtones by a seventh on
-    average, measured against the clip level. What is converted keeps its midtones; highlights learnt against the
-    clip level would be too dark beside them by as much.
+    A camera's curve has a shoulder, so T² of a picture that it made is a seventh too bright in the midtones on
+    average, relative to the clip level. Converting keeps the midtones, so highlights learnt relative to the clip
+    level would be a seventh too dark beside them.
     """
     code = np.linspace(*MIDTONES, 41)
     return float(np.exp(np.median(np.log(code**2 / inverse_camera_curve(code, n, sigma)))))
@@ -155,7 +156,7 @@ def photograph(
     sigma = max(rng.normal(config.sigma_mean, config.sigma_std), 0.05)
     code = camera_curve(np.minimum(truth, 1), n, sigma)
     noise = rng.uniform(0, config.noise_max) * rng.standard_normal(code.shape, np.float32)
-    # A clipped sensor is clipped whatever its noise: noise is added to what it can still tell apart.
+    # A clipped sensor stays clipped whatever its noise, so noise is added below the clip level only.
     code = np.where(truth >= 1, 1, code + noise)
     if config.midtone_scale:
         truth = np.clip(truth * np.float32(midtone_scale(n, sigma)), 0, BRIGHTEST)

@@ -1,4 +1,4 @@
-"""What a run is kept in: last.ckpt, which it is resumed from, and the weights files, which it is for.
+"""The files of a run: last.ckpt, which it is resumed from, and the weights.
 
 All of a checkpoint is checked before any of it is used.
 """
@@ -26,7 +26,7 @@ _KEPT = ({"step", "exp_avg", "exp_avg_sq"}, {"momentum"}, {"step", "mean", "squa
 
 
 def save(run: Run) -> None:
-    """Writes last.ckpt and last.safetensors. A full disk leaves the former ones and is only reported."""
+    """Writes last.ckpt and last.safetensors. On a full disk the former ones stay, and a warning is given."""
     if not run.fabric.is_global_zero:
         return
     content = {

@@ -124,7 +124,7 @@ def _not_excluded(paths: list[Path], listing: str | None) -> list[Path]:
 
 
 class Scenes:
-    """Decoded pictures, the last used ones kept: one `Scenes` in each worker process.
+    """Decoded pictures, the last used ones cached, in each data worker by itself.
 
     read: decodes a file. memory: bytes to keep. A picture that cannot be read raises Ldr2hdrError every time.
     """
@@ -173,7 +173,7 @@ class InpaintingDataset(Dataset):
     """Photographs with holes: {"image", "mask", "truth"}, each float32 (3, size, size) in [0, 1].
 
     A hole is white in the image, as clipped pixels are: the last layer sees the picture unmasked, and must not find
-    the answer there.
+    the truth there.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class InpaintingDataset(Dataset):
 class HDRDataset(Dataset):
     """What a virtual camera sees of HDR scenes: {"ldr", "mask", "truth"}, each float32 (3, size, size).
 
-    ldr: [0, 1]; mask: β(ldr); truth: linear, of eq. 1's scale. paths: HDR pictures. read: how they are decoded.
+    ldr: [0, 1]; mask: β(ldr); truth: linear, of eq. 1's scale. paths: HDR pictures. read: decodes one of them.
     sampling: keep textured patches (algorithm 1). photos: photographs, read as `read_without_light` does, of which
     `photo_share` of the samples are made: a few HDR pictures know few kinds of snow, skin and cloud.
     """
@@ -281,10 +281,10 @@ class PatchDataset(Dataset):
 
 
 def read_simulated(path: Path, read_photo: Read, most: float = 0.01) -> np.ndarray:
-    """A photograph taken for an HDR scene, for pre-training on simulated HDR (Eilertsen et al. 2017, section 5.2).
+    """A photograph used as an HDR scene, for pre-training on simulated HDR (Eilertsen et al. 2017, section 5.2).
 
-    Linearised by T^2; the camera will expose it so that its bright parts clip. One whose own highlights are clipped
-    (over `most` of the pixels at 250 or above) has no truth to give and raises Ldr2hdrError.
+    Linearised by T^2; the camera will expose it so that its bright parts clip. Raises Ldr2hdrError where its own
+    highlights are clipped (over `most` of the pixels at 250 or above), since their truth is unknown.
     """
     photo = read_photo(path)
     if (photo.max(axis=2) >= 250 / 255).mean() > most:
@@ -295,7 +295,7 @@ def read_simulated(path: Path, read_photo: Read, most: float = 0.01) -> np.ndarr
 def read_without_light(path: Path, read_photo: Read) -> np.ndarray:
     """`read_simulated` of a photograph without a light in view: nearly nothing of it is clipped.
 
-    Beside HDR pictures, a photograph with a sun would teach that suns are no brighter than its white.
+    Beside HDR pictures, a photograph with a sun in it would teach that suns are as dim as its white.
     """
     return read_simulated(path, read_photo, most=0.001)
 

@@ -1,4 +1,4 @@
-"""Channels that never answer. Under ReLU they have no gradient either, so that training cannot bring them back."""
+"""Dead channels: never above 0 before a ReLU. They get no gradient either, so training does not bring them back."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,30 +10,30 @@ from torch import Tensor, nn
 from model.masked_unet import MaskedUNet
 
 MANY = 0.5
-"""From this share of a layer's channels on, a run is told of it. Healthy layers have a few per cent."""
+"""The share of a layer's channels from which a run is warned. Healthy layers have a few per cent."""
 
 
-class Listening:
-    """What `listening` has heard so far: the greatest value of every channel before its activation."""
+class Peaks:
+    """The greatest value of every channel before its activation, while `recorded_peaks` lasted."""
 
     def __init__(self) -> None:
         self._peaks: dict[str, Tensor] = {}
 
-    def hear(self, name: str, _layer: nn.Module, _inputs: object, output: Tensor) -> None:
+    def record(self, name: str, _layer: nn.Module, _inputs: object, output: Tensor) -> None:
         """A forward hook. output: (N, C, H, W), before the activation."""
         peak = output.detach().float().amax(dim=(0, 2, 3))
         known = self._peaks.get(name)
         self._peaks[name] = peak if known is None else torch.maximum(known, peak)
 
-    def silent(self) -> dict[str, tuple[int, int]]:
+    def dead(self) -> dict[str, tuple[int, int]]:
         """Layer → (channels that were never above 0, all of its channels)."""
         return {name: (int((peak <= 0).sum()), len(peak)) for name, peak in self._peaks.items()}
 
 
 @contextmanager
-def listening(net: MaskedUNet) -> Iterator[Listening]:
-    """Listens to every layer of `net` that ends in a ReLU. The network computes what it would without."""
-    heard = Listening()
+def recorded_peaks(net: MaskedUNet) -> Iterator[Peaks]:
+    """Records every layer of `net` that ends in a ReLU. What the network computes does not change."""
+    peaks = Peaks()
     layers: dict[str, nn.Module] = {}
     if net.config.encoder_activation == "relu":
         layers |= {f"encoder level {level + 1}": layer for level, layer in enumerate(net.encoder)}
@@ -41,9 +41,9 @@ def listening(net: MaskedUNet) -> Iterator[Listening]:
         # The last layer, level 0, is linear.
         layers |= {f"decoder level {level}": layer for level, layer in enumerate(net.decoder) if level}
 
-    hooks = [layer.register_forward_hook(partial(heard.hear, name)) for name, layer in layers.items()]
+    hooks = [layer.register_forward_hook(partial(peaks.record, name)) for name, layer in layers.items()]
     try:
-        yield heard
+        yield peaks
     finally:
         for handle in hooks:
             handle.remove()

@@ -1,4 +1,4 @@
-"""What a run leaves to look at: log.csv, TensorBoard scalars, picture grids."""
+"""The record of a run for people to read: log.csv, TensorBoard scalars, picture grids."""
 
 import contextlib
 import csv
@@ -24,8 +24,8 @@ GRID_ROWS = 6
 class Journal:
     """Writes the log of a run; `kind` is "train", "validation" or "untouched" (the validation loss of no expansion).
 
-    On resuming, lines after the step resumed from are dropped: those steps are taken again. A disk that fills up costs
-    the lines that do not fit; `tell` hears of it once, and the run goes on.
+    On resuming, lines after the step resumed from are dropped: those steps are taken again. When the disk is
+    full, lines are lost; `tell` reports it once, and the run goes on.
     """
 
     def __init__(self, folder: Path, resumed_step: int = 0, tell: Callable[[str], None] = lambda _text: None) -> None:
@@ -56,10 +56,10 @@ class Journal:
         self._show(lambda board: board.close())
 
     def _attempt(self, name: str, write: Callable[[], object]) -> bool:
-        """Whether `write` has written to `name`; a failure is told of, but not that it goes on failing."""
+        """Whether `write` has written to `name`; a failure is reported, repeated failures are not."""
         try:
             write()
-        except (OSError, UnicodeError) as fault:  # the latter: TensorBoard knows no folder whose name is not UTF-8
+        except (OSError, UnicodeError) as fault:  # the latter: TensorBoard takes no folder name that is not UTF-8
             if name not in self._failing:
                 reason = getattr(fault, "strerror", None) or str(fault)
                 self._tell(
@@ -71,7 +71,7 @@ class Journal:
         return True
 
     def _show(self, what: Callable[[Any], object]) -> None:
-        """`what` with TensorBoard's writer, which has no way back once its thread has failed."""
+        """`what` with TensorBoard's writer, which cannot be used again once its thread has failed."""
         if self._board and not self._attempt("tensorboard", lambda: what(self._board)):
             self._board = None
 

@@ -67,7 +67,8 @@ def train(
         credits: strings to keep in the weights' metadata, such as the sources of the data.
 
     Raises:
-        Ldr2hdrError: a checkpoint that does not fit, a loss that stays not finite, a precision the device lacks.
+        Ldr2hdrError: a checkpoint that does not fit, too many gradients that are not finite, a precision
+            that the device lacks.
     """
     with contextlib.ExitStack() as stack:
         run = _set_up(settings, listener, resume, credits or {})
@@ -276,7 +277,7 @@ def _set_up(settings: Settings, listener: Listener | None, resume: bool, credits
     vgg = load_vgg(settings.loss.perceptual, settings.loss.vgg_weights)
     if settings.loss.perceptual == "random":
         listener.message(
-            "WARNING: the perceptual terms look through a network with RANDOM weights, never trained on pictures; "
+            "WARNING: the perceptual terms use a network with RANDOM weights, never trained on pictures; "
             "give --vgg-weights FILE for the loss of the paper. The weights' card will say so."
         )
     checkpoint = read_checkpoint(out / CHECKPOINT, net) if resume else None
@@ -295,7 +296,7 @@ def _set_up(settings: Settings, listener: Listener | None, resume: bool, credits
 
 
 def _network(settings: Settings, listener: Listener) -> MaskedUNet:
-    """The network of the settings, Xavier-initialised, with what fits of `run.init`'s weights."""
+    """The network of the settings, Xavier-initialised, with the tensors of `run.init` that fit."""
     try:
         config = NetworkConfig(**asdict(settings.network))
     except ValueError as fault:

@@ -1,7 +1,7 @@
 """The losses: eq. 5 to 12 of the paper for HDR, and those of Liu et al. 2018 for inpainting.
 
-Every ‖·‖₁ is taken as the mean over all elements of the batch, as the λ of both papers want it. Pictures are
-(N,3,H,W). A mask M is 1 where the input is valid and 0 where the network must answer.
+Every ‖·‖₁ is taken as the mean over all elements of the batch, as the λ of both papers assume. Pictures are
+(N,3,H,W). A mask M is 1 where the input is valid and 0 where the network must fill in.
 """
 
 import math
@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.constants import LOG_RANGE
 from train.config import LossSettings
 
 Features = Callable[[Tensor], list[Tensor]]  # a picture in [0,1] → activations of pool1, pool2, pool3
 
-MAX_LOG = 10.0  # predictions are clamped to [0, MAX_LOG] before exp: e¹⁰ is 22,026 times the clip level
 RMS_SHARE = 0.005  # of a picture: where less is clipped it counts less, a handful of pixels hardly at all
 RMS_SMALL = 0.02  # natural log: the root has no slope to speak of below this
 CHROMA_FLOOR = 1 / 255  # linear; keeps log ratios of dark channels finite
@@ -28,7 +28,7 @@ def mu_law(hdr: Tensor, mu: float = 500.0) -> Tensor:
 
 def linear(log_hdr: Tensor) -> Tensor:
     """The linear picture of a log prediction: exp(Y) − 1, with Y clamped to [0, 10]."""
-    return torch.expm1(log_hdr.clamp(0.0, MAX_LOG))
+    return torch.expm1(log_hdr.clamp(*LOG_RANGE))
 
 
 def floor_of(ldr: Tensor, gamma: float = 2.0) -> Tensor:
@@ -39,7 +39,7 @@ def floor_of(ldr: Tensor, gamma: float = 2.0) -> Tensor:
 def log_distance(log_hdr: Tensor, truth: Tensor, floor: Tensor | None = None) -> Tensor:
     """|Ŷ − log(H + 1)|, (N,3,H,W).
 
-    With `floor` (of `floor_of`) the picture shows max(Ŷ, floor), so that is what is judged. Where Ŷ lies under the
+    With `floor` (of `floor_of`) the picture shows max(Ŷ, floor), so that is what is measured. Where Ŷ lies under the
     floor and the truth above, the maximum would pass no gradient, and the distance of the bare Ŷ is taken instead.
     """
     target = torch.log1p(truth)
@@ -59,7 +59,8 @@ def rms_loss(log_hdr: Tensor, truth: Tensor, mask: Tensor, floor: Tensor | None 
     """Mean over the pictures of √(mean of (Ŷ − log(H + 1))² over what is clipped, 1 − M). Not in the paper.
 
     Eq. 6 alone asks for the median of what may be behind a clipped pixel, which is dim where one window in three is a
-    sun, and a picture counts by how much of it is clipped. Here every picture counts alike, and asks for the mean.
+    sun, and a picture counts by how much of it is clipped. Here every picture has the same weight, and the mean
+    is asked for.
     """
     clipped = 1 - mask
     square = (clipped * log_distance(log_hdr, truth, floor).square()).mean(dim=(1, 2, 3))
@@ -67,14 +68,14 @@ def rms_loss(log_hdr: Tensor, truth: Tensor, mask: Tensor, floor: Tensor | None 
 
 
 def composite(log_hdr: Tensor, truth: Tensor, mask: Tensor, floor: Tensor | None = None) -> Tensor:
-    """Eq. 9, linear: the truth where the input is well exposed, the network's answer where it is not."""
+    """Eq. 9, linear: the truth where the input is well exposed, the network's prediction where it is not."""
     shown = log_hdr if floor is None else torch.maximum(log_hdr, floor)
     return mask * truth + (1 - mask) * linear(shown)
 
 
 def perceptual_pictures(mixed: Tensor, truth: Tensor, mu: float, peak: float) -> tuple[Tensor, Tensor]:
     """T(H̃) and T(H) of eq. 8 and 11: both divided by the truth's maximum of each picture, at least 1 and at most
-    `peak`, since otherwise the μ-law leaves [0,1] and VGG sees values that it never saw."""
+    `peak`, since otherwise the μ-law leaves [0,1], the range that VGG was trained on."""
     scale = truth.amax(dim=(1, 2, 3), keepdim=True).clamp(1.0, peak)
     return mu_law(mixed / scale, mu), mu_law(truth.clamp_min(0) / scale, mu)
 

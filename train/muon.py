@@ -1,8 +1,8 @@
-"""Muon for convolutions: the momentum of a layer is made orthogonal, so that all of its directions learn alike.
+"""Muon for convolutions: the momentum of a layer is made orthogonal, so that all of its directions learn equally fast.
 
 Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024 (kellerjordan.github.io/posts/muon);
-steps as long as Adam's after Liu et al., "Muon is scalable for LLM training", 2025, section 2.2. torch.optim.Muon has
-only matrices; a convolution's is (outputs) × (inputs · k · k).
+steps as long as Adam's after Liu et al., "Muon is scalable for LLM training", 2025, section 2.2. torch.optim.Muon takes
+matrices alone; that of a convolution is (outputs) × (inputs · k · k).
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from model.masked_unet import MaskedUNet
 
 COEFFICIENTS = 3.4445, -4.7750, 2.0315  # of the Newton–Schulz polynomial, from the blog post
 ROUNDS = 5
-LIKE_ADAM = 0.2  # root mean square of Adam's step over its rate, as Liu et al. measured it
+ADAM_RMS = 0.2  # root mean square of Adam's step over its rate, as Liu et al. measured it
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def orthogonal(matrix: Tensor) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Muon for the weights of hidden convolutions, Adam for the last layer and for biases.
 
-    Both take steps of one length at one learning rate, so that a schedule holds for both.
+    Both take steps of the same length at the same learning rate, so that one schedule fits both.
     """
 
     def __init__(self, net: MaskedUNet, learning_rate: float, betas: tuple[float, float], momentum: float = 0.95):
@@ -54,23 +54,24 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    (self._turn if group["hidden"] else self._adam)(weight, weight.grad, group)
+                    (self._muon if group["hidden"] else self._adam)(weight, weight.grad, group)
 
-    def _turn(self, weight: Tensor, slope: Tensor, group: dict[str, Any]) -> None:
+    def _muon(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]
         if not state:
             state["momentum"] = torch.zeros_like(weight)
-        momentum = state["momentum"].mul_(group["momentum"]).add_(slope)
-        direction = orthogonal((slope + group["momentum"] * momentum).flatten(1))
-        length = LIKE_ADAM * max(direction.shape) ** 0.5
+        momentum = state["momentum"].mul_(group["momentum"]).add_(gradient)
+        direction = orthogonal((gradient + group["momentum"] * momentum).flatten(1))
+        length = ADAM_RMS * max(direction.shape) ** 0.5
         weight.sub_(direction.view_as(weight), alpha=group["lr"] * length)
 
-    def _adam(self, weight: Tensor, slope: Tensor, group: dict[str, Any]) -> None:
+    def _adam(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]
         if not state:
             state.update(step=torch.zeros(()), mean=torch.zeros_like(weight), square=torch.zeros_like(weight))
         first, second = group["betas"]
         adam(
-            [weight], [slope], [state["mean"]], [state["square"]], [], [state["step"]], amsgrad=False, maximize=False,
-            beta1=first, beta2=second, lr=group["lr"], weight_decay=0.0, eps=group["eps"],
+            [weight], [gradient], [state["mean"]], [state["square"]], [], [state["step"]],
+            amsgrad=False, maximize=False, beta1=first, beta2=second,
+            lr=group["lr"], weight_decay=0.0, eps=group["eps"],
         )  # fmt: skip

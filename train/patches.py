@@ -80,12 +80,12 @@ def _gaussian_spectrum(height: int, width: int) -> np.ndarray:
 
 
 def has_saturation(mask: np.ndarray) -> bool:
-    """Whether anything is clipped at all; a patch where nothing is teaches nothing."""
+    """Whether anything is clipped at all; a patch without clipping teaches nothing."""
     return bool((mask < 1).any())
 
 
 def rough_mask(hdr: np.ndarray, factor: float, config: CameraConfig, threshold: float) -> np.ndarray:
-    """The mask of an exposure by the mean camera without noise: what is judged before a picture is taken."""
+    """The mask of an exposure by the mean camera without noise, to score a patch before a picture of it is taken."""
     code = camera_curve(np.clip(hdr * np.float32(factor), 0, 1), config.n_mean, config.sigma_mean)
     return exposure_mask(code, threshold)
 
@@ -224,9 +224,9 @@ def cut_patches(
 ) -> CutSummary:
     """Cut, score and filter patches, and store them: one float16 array a scene, and an index with every score.
 
-    Each patch is exposed once, to be judged; it is stored unexposed, scaled to a median of 0.18, for the camera to
-    expose anew every time it is used. Unreadable pictures are named, by `tell`, and left out. Raises Ldr2hdrError when
-    nothing is kept.
+    Each patch is exposed once, to be scored; it is stored unexposed, scaled to a median of 0.18, for the camera to
+    expose anew every time it is used. Pictures that cannot be used are named by `tell` and left out.
+    Raises Ldr2hdrError when nothing is kept. readers, exclude: see `Readers` and `excluded_by`.
     """
     config = config or CameraConfig()
     summary, lines = CutSummary(), []
@@ -310,7 +310,7 @@ def _save(path: Path, array: np.ndarray) -> None:
 
 
 def read_index(folder: Path) -> list[dict]:
-    """The lines of a patch store's index, once its arrays are seen to be there and whole.
+    """The lines of a patch store's index, after checking that its arrays exist and are complete.
 
     Raises Ldr2hdrError for a folder that is not a store, a damaged one, or one that names files outside of it.
     """

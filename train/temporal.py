@@ -1,4 +1,4 @@
-"""Steadiness as a term of the loss: a picture that is moved a little must give the moved result.
+"""Temporal stability as a term of the loss: a picture that is moved a little must give the moved result.
 
 Single-frame regularisation of Eilertsen, Mantiuk and Unger, "Single-frame Regularization for Temporally Stable CNNs"
 (CVPR 2019): the transform-invariance formulation ‖f(T(x)) − T(f(x))‖ of its section 3, with gradients through both
@@ -30,7 +30,7 @@ class Movement:
 
     @classmethod
     def drawn(cls, rng: np.random.Generator, count: int, size: int) -> "Movement":
-        """size: of the pictures, pixels."""
+        """`count` random movements of pictures of `size`×`size` pixels."""
         turn = np.radians(rng.uniform(-TURN, TURN, count))
         zoom = rng.uniform(1 - ZOOM, 1 + ZOOM, count)
         shift = rng.uniform(-SHIFT, SHIFT, (count, 2)) * 2 / size
@@ -40,7 +40,7 @@ class Movement:
         return cls(torch.tensor(matrix).float(), torch.tensor(noise).float(), int(rng.integers(2**31)))
 
     def moved(self, pictures: Tensor) -> Tensor:
-        """(n, C, H, W), bilinear; what comes from outside is 0."""
+        """(n, C, H, W), bilinear; 0 where a pixel comes from outside."""
         grid = F.affine_grid(self.matrix.to(pictures.device), list(pictures.shape), align_corners=False)
         return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
@@ -53,7 +53,7 @@ class Movement:
 
 
 def with_moved(ldr: Tensor, mask: Tensor, movement: Movement, threshold: float) -> tuple[Tensor, Tensor]:
-    """The batch, with the moved ones of its first pictures behind it, so that one pass serves both."""
+    """The batch, followed by moved copies of its first pictures, so that one pass computes both."""
     moved = movement.seen(ldr[: len(movement.noise)])
     return torch.cat((ldr, moved)), torch.cat((mask, exposure_mask(moved, threshold)))
 
@@ -63,7 +63,8 @@ def temporal_loss(
 ) -> Tensor:
     """Mean over values of |Y(T(x)) − T(Y(x))|, where it is clipped before and after.
 
-    log_hdr, of_moved: Y of the first pictures and of the moved ones, (n, 3, H, W). ldr: the former, in [0, 1].
+    log_hdr, of_moved: Y of the first pictures and of their moved copies, (n, 3, H, W). ldr: the first
+    pictures, in [0, 1].
     """
     if floor:
         log_hdr = torch.maximum(log_hdr, floor_of(ldr))

@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 from model.exposure import compose_hdr
 from model.masked_unet import MaskedUNet
 from train.checkpoints import save_weights, saved
-from train.dead_channels import MANY, listening
+from train.dead_channels import MANY, recorded_peaks
 from train.journal import GRID_EXPOSURES, exposed, picture_grid
 from train.losses import floor_of, hdr_loss, inpainting_loss
 from train.processes import reduce_over_processes, validation_batches
@@ -20,9 +20,9 @@ from train.schedule import learning_rate, lower_rate_on_plateau
 def validate(run: Run, validation: Dataset) -> None:
     """Measures the averaged network, logs and reports it, and writes best.safetensors if it is the best so far."""
     position = run.position
-    with listening(run.average) as heard:
+    with recorded_peaks(run.average) as peaks:
         terms = measure(run, validation, run.average)
-    _warn_of_dead_channels(run, heard.silent())
+    _warn_of_dead_channels(run, peaks.dead())
     loss = terms["loss"]
     if lower_rate_on_plateau(run.settings, position, loss):
         rate = learning_rate(run.settings, position)

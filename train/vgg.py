@@ -1,7 +1,7 @@
-"""VGG-19 as far as pool3, the eyes of the perceptual loss (paper, section 3.2).
+"""VGG-19 up to pool3, the network of the perceptual loss (paper, section 3.2).
 
-torchvision is no dependency of ours (its wheel is tied to one exact torch), and twelve lines replace it. The
-parameter names are torchvision's, so its weight file loads as it is.
+torchvision is not a dependency (its wheel requires one exact torch), since twelve lines replace it. The parameter
+names are torchvision's, so its weights file loads as it is.
 """
 
 from pathlib import Path
@@ -9,11 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from model.constants import IMAGENET_MEAN, IMAGENET_STD
 from model.errors import Ldr2hdrError
 
 TORCHVISION_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of R'G'B' in [0,1]
-IMAGENET_STD = (0.229, 0.224, 0.225)
 RANDOM_SEED = 19  # of the network that `random` builds: the same on every machine
 
 _WIDTHS = ((64, 64), (128, 128), (256, 256, 256, 256))  # Simonyan and Zisserman 2015, table 1, column E
@@ -55,17 +54,17 @@ class VGG19Features(nn.Module):
 
 
 def load_vgg(perceptual: str = "vgg19", weights: str | Path | None = None) -> VGG19Features | None:
-    """The network that the perceptual terms look through.
+    """The network of the perceptual terms.
 
     Args:
         perceptual: "vgg19" (trained on ImageNet), "random" (the same network with weights from a fixed seed) or
             "none", for which None is returned.
-        weights: a `.safetensors` or `.pth` file with torchvision's names; more layers than needed do not disturb.
+        weights: a `.safetensors` or `.pth` file with torchvision's names; other layers are ignored.
             Without one, "vgg19" takes torchvision's file from torch.hub's cache or from the network, and checks
             its hash.
 
     Raises:
-        Ldr2hdrError: unknown `perceptual`, a file that does not fit, or no network.
+        Ldr2hdrError: unknown `perceptual`, a file that does not fit, or a failed download.
     """
     if perceptual == "none":
         return None
