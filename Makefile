@@ -6,7 +6,7 @@ export OMP_WAIT_POLICY = PASSIVE
 .PHONY: help lint format test bench ci
 
 help:
-	@echo "make lint     format, lint and types, without changing anything"
+	@echo "make lint     format, lint, types and imports, without changing anything"
 	@echo "make format   format, and mend what the linter can"
 	@echo "make test     the whole suite; TESTS=tests/model for a part"
 	@echo "make bench    the speed of converting, as ratios"
@@ -16,6 +16,7 @@ lint:
 	$(BIN)ruff format --check .
 	$(BIN)ruff check .
 	$(BIN)mypy
+	$(BIN)lint-imports
 
 format:
 	$(BIN)ruff format .
