@@ -513,11 +513,13 @@ def worker(arena: Path) -> int:
 def convert_damaged(path: Path, out: Path) -> tuple[str, str]:
     """One file through the pipeline of `convert`, decoders, attributes and EXR writer included; its results removed."""
     from ldr2hdr_cli.convert import job, pipeline
+    from ldr2hdr_cli.convert.events import Done, Failed
+    from ldr2hdr_cli.convert.worklist import Options, Work
     from ldr2hdr_cli.media.exr import frame_attributes, write_exr
     from ldr2hdr_cli.media.sources import find_inputs
     from model.errors import Ldr2hdrError
 
-    def write(work: pipeline.Work, hdr: np.ndarray) -> int:
+    def write(work: Work, hdr: np.ndarray) -> int:
         attributes = frame_attributes(
             chromaticities=work.plate.chromaticities,
             frame_rate=work.plate.frame_rate,
@@ -534,14 +536,14 @@ def convert_damaged(path: Path, out: Path) -> tuple[str, str]:
     try:
         with job.lock(out):
             items = job.plan(find_inputs([str(path)]), out, ".exr")
-            options = pipeline.Options(max_pixels=FUZZED_PIXELS, verify=True, encoders=1)
+            options = Options(max_pixels=FUZZED_PIXELS, verify=True, encoders=1)
             manifest = job.Manifest.read(out)
             events = list(pipeline.run(items, _Square(), write, manifest, job.Settings(), options, 0.96))
             manifest.close()
     except Ldr2hdrError as error:
         return "unexpected", f"the run ended: {error}"
-    failures = [event for event in events if isinstance(event, pipeline.Failed)]
-    done = sum(isinstance(event, pipeline.Done) for event in events)
+    failures = [event for event in events if isinstance(event, Failed)]
+    done = sum(isinstance(event, Done) for event in events)
     shutil.rmtree(out)
     if unforeseen := [failure.message for failure in failures if failure.cause is not None]:
         return "unexpected", unforeseen[0]

@@ -1,18 +1,15 @@
 """The command line: options, help, exit statuses; no work of its own."""
 
-import math
-import re
 import signal
 import sys
-from enum import StrEnum
-from fractions import Fraction
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ldr2hdr_cli.evaluation.command import evaluate
+from ldr2hdr_cli.options import CommandOptions, make_options, with_options
 from ldr2hdr_cli.train_commands import train_app
 from model import __version__
 from model.errors import Ldr2hdrError
@@ -27,68 +24,10 @@ app = typer.Typer(
 )
 
 
-class Precision(StrEnum):
-    auto = "auto"
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
-
-
-class Transfer(StrEnum):
-    gamma = "gamma"
-    srgb = "srgb"
-    bt709 = "bt709"
-
-
-class Format(StrEnum):
-    exr = "exr"
-    hdr = "hdr"
-
-
-class Compression(StrEnum):
-    zip = "zip"
-    zips = "zips"
-    piz = "piz"
-    pxr24 = "pxr24"
-    b44 = "b44"
-    dwaa = "dwaa"
-    dwab = "dwab"
-    rle = "rle"
-    none = "none"
-
-
-class Method(StrEnum):
-    network = "network"
-    clip = "clip"
-    landis2002 = "landis2002"
-    akyuz2007 = "akyuz2007"
-    banterle2006 = "banterle2006"
-    rempel2007 = "rempel2007"
-    kovaleski2014 = "kovaleski2014"
-
-
-class Temporal(StrEnum):
-    auto = "auto"
-    off = "off"
-    strong = "strong"
-
-
-class Curve(StrEnum):
-    filmic = "filmic"
-    plain = "plain"
-
-
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"ldr2hdr {__version__}")
         raise typer.Exit
-
-
-def _number(value: float) -> float:
-    """Bounds let NaN through, which is neither below nor above any."""
-    if math.isnan(value):
-        raise typer.BadParameter(f"{value} is not a number.")
-    return value
 
 
 @app.callback()
@@ -103,6 +42,7 @@ def main_options(
 
 
 @app.command()
+@with_options({"convert": CommandOptions})
 def convert(
     context: typer.Context,
     inputs: Annotated[
@@ -110,142 +50,10 @@ def convert(
         typer.Argument(help="Files, directories, globs, or sequences such as plate.%04d.png", metavar="INPUT"),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory for the results.", metavar="DIR")],
-    recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Subdirectories too; their tree is kept.", rich_help_panel="Input")
-    ] = False,
-    frames: Annotated[
-        str | None, typer.Option(help="Frames of a clip, e.g. 100-250.", rich_help_panel="Input", metavar="A-B")
-    ] = None,
-    every: Annotated[int, typer.Option(min=1, help="Every Nth frame only.", rich_help_panel="Input")] = 1,
-    start_number: Annotated[
-        int, typer.Option(min=0, help="Number of a clip's first frame.", rich_help_panel="Input")
-    ] = 1,
-    deinterlace: Annotated[
-        bool, typer.Option("--deinterlace", help="One progressive picture a frame.", rich_help_panel="Input")
-    ] = False,
-    fps: Annotated[
-        str | None,
-        typer.Option(
-            help="A numbered sequence is a clip of so many frames a second: 25, 24000/1001.",
-            rich_help_panel="Input",
-            metavar="RATE",
-        ),
-    ] = None,
-    max_pixels: Annotated[
-        int, typer.Option(min=1, help="Refuse pictures with more pixels than this.", rich_help_panel="Input")
-    ] = 2**28,
-    max_frames: Annotated[
-        int, typer.Option(min=1, help="Refuse clips with more frames than this.", rich_help_panel="Input")
-    ] = 2**20,
-    weights: Annotated[
+    flags: dict[str, dict[str, Any]],
+    config: Annotated[
         Path | None,
-        typer.Option(help="A .safetensors that `train` wrote, or the authors' .pth.", rich_help_panel="Reconstruction"),
-    ] = None,
-    method: Annotated[
-        Method, typer.Option(help="The network, or a classical operator.", rich_help_panel="Reconstruction")
-    ] = Method.network,
-    transfer: Annotated[
-        Transfer,
-        typer.Option(
-            help="How the source is linearised: T^gamma of the paper, or a standard's curve.",
-            rich_help_panel="Reconstruction",
-        ),
-    ] = Transfer.gamma,
-    gamma: Annotated[
-        float,
-        typer.Option(min=0.1, max=10, callback=_number, help="For --transfer gamma.", rich_help_panel="Reconstruction"),
-    ] = 2.0,
-    exposure: Annotated[
-        float,
-        typer.Option(
-            min=-32,
-            max=32,
-            callback=_number,
-            help="Scale the result by so many stops, from -32 to 32.",
-            metavar="EV",
-            rich_help_panel="Reconstruction",
-        ),
-    ] = 0.0,
-    temporal: Annotated[
-        Temporal,
-        typer.Option(
-            help="How much clipped areas of a clip keep from the frame before, so that they do not flicker.",
-            rich_help_panel="Reconstruction",
-        ),
-    ] = Temporal.auto,
-    format: Annotated[Format, typer.Option(help="OpenEXR, or Radiance.", rich_help_panel="Output")] = Format.exr,
-    float_: Annotated[
-        bool, typer.Option("--float", help="32-bit float instead of half.", rich_help_panel="Output")
-    ] = False,
-    compression: Annotated[Compression, typer.Option(rich_help_panel="Output")] = Compression.zip,
-    dwa_level: Annotated[
-        float,
-        typer.Option(min=0, max=100_000, callback=_number, help="Loss of dwaa and dwab.", rich_help_panel="Output"),
-    ] = 45.0,
-    preview: Annotated[
-        bool,
-        typer.Option(
-            "--preview", help="A PNG strip beside each result: source, −4, −2, 0 stops.", rich_help_panel="Output"
-        ),
-    ] = False,
-    preview_curve: Annotated[
-        Curve, typer.Option(help="Tone curve of the strip: filmic or plain.", rich_help_panel="Output")
-    ] = Curve.filmic,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Redo what is finished.", rich_help_panel="Output")
-    ] = False,
-    verify: Annotated[
-        bool,
-        typer.Option(
-            "--verify", help="Read every finished file back and compare its checksum.", rich_help_panel="Output"
-        ),
-    ] = False,
-    device: Annotated[
-        str,
-        typer.Option(
-            help="auto, cpu, cuda, mps; several: cuda:0,cuda:1; all: every GPU.", rich_help_panel="Speed and memory"
-        ),
-    ] = "auto",
-    precision: Annotated[
-        Precision, typer.Option(help="auto: bf16 where the processor has it.", rich_help_panel="Speed and memory")
-    ] = Precision.auto,
-    tile: Annotated[
-        str, typer.Option(help="Side in pixels; auto: as large as memory allows.", rich_help_panel="Speed and memory")
-    ] = "auto",
-    overlap: Annotated[
-        int, typer.Option(min=0, help="Pixels shared by neighbouring tiles.", rich_help_panel="Speed and memory")
-    ] = 128,
-    working_size: Annotated[
-        str,
-        typer.Option(
-            help="Longer side of the reduced picture that sets the level of clipped areas; auto: 512; off: none.",
-            rich_help_panel="Reconstruction",
-            metavar="auto|off|PIXELS",
-        ),
-    ] = "auto",
-    memory: Annotated[
-        str | None,
-        typer.Option(
-            help="For the network, e.g. 6G. (default: a quarter of the machine's)",
-            rich_help_panel="Speed and memory",
-            show_default=False,
-        ),
-    ] = None,
-    encoders: Annotated[
-        int, typer.Option(min=1, help="Threads that write results.", rich_help_panel="Speed and memory")
-    ] = 2,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be written, and stop.", rich_help_panel="Messages")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only failures.", rich_help_panel="Messages")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON line an event on stdout.", rich_help_panel="Messages")
-    ] = False,
-    log_file: Annotated[
-        Path | None,
-        typer.Option(
-            help="Append every event, with the time, to this file.", rich_help_panel="Messages", metavar="FILE"
-        ),
+        typer.Option(help="Options as YAML; LDR2HDR_… variables and flags override it.", metavar="FILE"),
     ] = None,
 ) -> None:
     """Convert photographs and clips to scene-linear EXR.
@@ -259,69 +67,10 @@ def convert(
     The same command again does only what is missing. Exit status: 0 all done, 1 some failed, 2 misuse, 130 interrupted,
     143 terminated.
     """
-    if tile != "auto" and not _is_size(tile):
-        raise Ldr2hdrError(f"--tile {tile}: give a number of pixels, or auto.")
-    if working_size not in ("auto", "off") and not _is_size(working_size):
-        raise Ldr2hdrError(f"--working-size {working_size}: give a number of pixels, auto or off.")
+    options = make_options(CommandOptions, flags.get("convert", {}), config)
     from ldr2hdr_cli.convert import command
 
-    status = command.convert(
-        command.Request(
-            inputs=inputs,
-            output=output,
-            recursive=recursive,
-            frames=frames,
-            every=every,
-            start_number=start_number,
-            deinterlace=deinterlace,
-            fps=_rate(fps),
-            weights=weights,
-            method=method.value,
-            device=device,
-            precision=precision.value,
-            tile=tile,
-            overlap=overlap,
-            working_size=working_size,
-            memory=memory,
-            transfer=transfer.value,
-            gamma=gamma,
-            exposure=exposure,
-            temporal=temporal.value,
-            format=format.value,
-            half=not float_,
-            compression=compression.value,
-            dwa_level=dwa_level,
-            preview=("plain" if preview_curve.value == "plain" else "filmic") if preview else "none",
-            max_pixels=max_pixels,
-            max_frames=max_frames,
-            overwrite=overwrite,
-            verify=verify,
-            dry_run=dry_run,
-            quiet=quiet,
-            as_json=as_json,
-            log_file=log_file,
-            encoders=encoders,
-            debug=context.obj["debug"],
-        )
-    )
-    raise typer.Exit(status)
-
-
-def _is_size(text: str) -> bool:
-    """Whether it is a length in pixels; `isdigit` takes ² for one."""
-    return re.fullmatch(r"0*[1-9][0-9]{0,8}", text) is not None
-
-
-def _rate(text: str | None) -> Fraction | None:
-    if text is None:
-        return None
-    try:
-        rate = Fraction(0 if "e" in text.lower() else text.strip())  # 1e99999999 would be written out in full
-    except (ValueError, ZeroDivisionError):
-        rate = Fraction(0)
-    if not 0 < rate <= 1000:
-        raise Ldr2hdrError(f"--fps {text}: give frames a second, such as 25, 23.976 or 24000/1001.")
-    return rate
+    raise typer.Exit(command.convert(inputs, output, options, debug=context.obj["debug"]))
 
 
 @app.command()

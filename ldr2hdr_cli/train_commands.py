@@ -4,16 +4,13 @@ The options are made from the fields of `train.config`, where each setting is de
 the standard library and Typer is imported before a command runs.
 """
 
-import inspect
-import typing
-from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
+from ldr2hdr_cli.options import with_options
 from model.errors import Ldr2hdrError
 from train.config import SECTIONS, Settings, make_settings, read_settings_of_run, read_yaml
 
@@ -24,13 +21,6 @@ train_app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-PANELS = {
-    "data": "Data",
-    "network": "Network",
-    "loss": "Loss",
-    "optimiser": "Optimiser",
-    "run": "Run",
-}
 OWN = {"folders", "images", "out", "init", "perceptual"}  # fields whose options the commands spell out or rename below
 INPAINTING_ONLY = {
     "lambda_valid",
@@ -40,67 +30,6 @@ INPAINTING_ONLY = {
     "lambda_variation",
 }
 FINETUNING_ONLY = {"images_share"}
-
-
-def _option_type(wanted: Any) -> Any:
-    """What Typer shall parse for a field: T | None, so that a flag that was not given can be told."""
-    choices = typing.get_args(wanted)
-    if typing.get_origin(wanted) is Literal or type(None) not in choices:
-        return wanted | None
-    return wanted
-
-
-def _option(section: str, entry: Field) -> inspect.Parameter:
-    """The option of one setting, named section__field so that values find their way back."""
-    wanted = typing.get_type_hints(SECTIONS[section])[entry.name]
-    flag = "--" + entry.name.replace("_", "-")
-    if wanted is bool:
-        flag += "/--no-" + entry.name.replace("_", "-")
-    default = None if entry.default is MISSING else entry.default
-    shown = {"None": "none", "True": "yes", "False": "no"}.get(str(default), str(default))
-    info = typer.Option(
-        flag,
-        help=entry.metadata["help"],
-        rich_help_panel=PANELS[section],
-        show_default=shown,
-    )
-    return inspect.Parameter(
-        f"{section}__{entry.name}",
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[_option_type(wanted), info],
-    )
-
-
-def _with_settings(without: set[str]) -> Callable[[Callable], Callable]:
-    """Adds an option for every setting but those `without`; the command gets the given ones as `flags`."""
-
-    def decorate(command: Callable) -> Callable:
-        own = [p for p in inspect.signature(command).parameters.values() if p.name != "flags"]
-        made = [
-            _option(section, entry)
-            for section, owner in SECTIONS.items()
-            for entry in fields(owner)
-            if entry.name not in without
-        ]
-
-        def wrapper(**values: Any) -> None:
-            flags: dict[str, dict[str, Any]] = {}
-            for parameter in made:
-                value = values.pop(parameter.name)
-                if value is not None:
-                    section, name = parameter.name.split("__")
-                    flags.setdefault(section, {})[name] = value
-            command(**values, flags=flags)
-
-        own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
-        wrapper.__signature__ = inspect.Signature(own + made)  # type: ignore[attr-defined]
-        wrapper.__annotations__ = {p.name: p.annotation for p in own + made}
-        wrapper.__doc__ = command.__doc__
-        wrapper.__name__ = command.__name__
-        return wrapper
-
-    return decorate
 
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.", show_default=False)]
@@ -130,7 +59,7 @@ Camera = Annotated[
 
 
 @train_app.command()
-@_with_settings(OWN | FINETUNING_ONLY)
+@with_options(SECTIONS, OWN | FINETUNING_ONLY, negatable=True, bounded=False)
 def pretrain(
     flags: dict[str, dict[str, Any]],
     out: Out,
@@ -154,7 +83,7 @@ def pretrain(
 
 
 @train_app.command()
-@_with_settings(OWN | INPAINTING_ONLY)
+@with_options(SECTIONS, OWN | INPAINTING_ONLY, negatable=True, bounded=False)
 def finetune(
     flags: dict[str, dict[str, Any]],
     out: Out,

@@ -4,9 +4,6 @@ Each field carries its help text, so that a setting is described once. Defaults 
 one. Only the standard library is imported here, since `ldr2hdr --help` reads this file.
 """
 
-import math
-import os
-import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -14,14 +11,7 @@ from typing import Any, Literal
 
 from model.atomic import write_atomically
 from model.errors import Ldr2hdrError
-
-MAX_YAML = 2**17  # bytes of a settings file; PyYAML takes some seconds for as many
-_PATTERN = "use the settings.yaml of a run as a pattern"
-
-
-def setting(default: Any, text: str, **more: Any) -> Any:
-    """A dataclass field with a help text; `low` and `high` bound a number, which must be greater than `above`."""
-    return field(default=default, metadata={"help": text, **more})
+from model.settings import brief, checked, read_yaml, setting
 
 
 @dataclass
@@ -162,109 +152,18 @@ def make_settings(*layers: Mapping[str, Any]) -> Settings:
     for layer in layers:
         for name, value in layer.items():
             if name == "stage":
-                settings.stage = _checked("stage", value, Settings, "stage")
+                settings.stage = checked("stage", value, Settings, "stage")
             elif name == "camera" and isinstance(value, Mapping):
                 settings.camera = {**settings.camera, **value}
             elif name in SECTIONS and isinstance(value, Mapping):
                 for key, content in value.items():
-                    setattr(getattr(settings, name), key, _checked(key, content, SECTIONS[name], f"{name}.{key}"))
+                    setattr(getattr(settings, name), key, checked(key, content, SECTIONS[name], f"{name}.{key}"))
             elif name == "camera" or name in SECTIONS:
-                raise Ldr2hdrError(f"{name} is {_brief(value)}, but must be a table of settings, one a line.")
+                raise Ldr2hdrError(f"{name} is {brief(value)}, but must be a table of settings, one a line.")
             else:
                 known = ", ".join(f.name for f in fields(Settings))
-                raise Ldr2hdrError(f"The settings have no section {_brief(name)}; the sections are {known}.")
+                raise Ldr2hdrError(f"The settings have no section {brief(name)}; the sections are {known}.")
     return settings
-
-
-def _checked(key: str, value: Any, owner: type, shown: str) -> Any:
-    """`value` as the type of field `key` of `owner`."""
-    known = {f.name: f for f in fields(owner)}
-    if key not in known:
-        raise Ldr2hdrError(f'There is no setting "{shown}"; this section has {", ".join(known)}.')
-    wanted = typing.get_type_hints(owner)[key]
-    value = _converted(value, wanted, shown)
-    low, high, above = (known[key].metadata.get(name) for name in ("low", "high", "above"))
-    if isinstance(value, float) and not math.isfinite(value):
-        raise Ldr2hdrError(f"{shown} is {value}, but must be a finite number.")
-    if value is not None and ((low is not None and value < low) or (high is not None and value > high)):
-        bounds = f"at least {low}" if high is None else f"{low} to {high}"
-        raise Ldr2hdrError(f"{shown} is {_brief(value)}, but must be {bounds}.")
-    if value is not None and above is not None and value <= above:
-        raise Ldr2hdrError(f"{shown} is {value}, but must be greater than {above}.")
-    return value
-
-
-def _brief(value: Any) -> str:
-    """A value as a sentence quotes it: settings files may hold anything, of any length."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # a number of thousands of digits
-        return "something that cannot be shown"
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _converted(value: Any, wanted: Any, shown: str) -> Any:
-    choices = typing.get_args(wanted)
-    if typing.get_origin(wanted) is Literal:
-        if value in choices:
-            return value
-        raise Ldr2hdrError(f"{shown} is {_brief(value)}, but must be one of {', '.join(map(str, choices))}.")
-    if type(None) in choices:
-        return None if value is None else _converted(value, next(c for c in choices if c is not type(None)), shown)
-    if typing.get_origin(wanted) is list:
-        if isinstance(value, (list, tuple)) and all(isinstance(item, (str, os.PathLike)) for item in value):
-            return [os.fspath(item) for item in value]
-    elif wanted is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        try:  # YAML reads 2e-4 as text
-            return float(value)
-        except (ValueError, OverflowError):
-            pass
-    elif wanted is str and isinstance(value, os.PathLike):
-        return os.fspath(value)
-    elif isinstance(value, wanted) and isinstance(value, bool) == (wanted is bool):
-        return value
-    kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    raise Ldr2hdrError(f"{shown} is {_brief(value)}, but must be {kinds.get(wanted, 'a list of names')}.")
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The tables of a settings file, unchecked; `make_settings` checks them.
-
-    Raises:
-        Ldr2hdrError: no such file, one that is too large, not YAML, not a table, or empty.
-    """
-    import yaml
-
-    try:
-        with Path(path).open("rb") as file:
-            text = file.read(MAX_YAML + 1)
-    except OSError as fault:
-        raise Ldr2hdrError(f"{path} cannot be read ({fault.strerror}); give --config a YAML file.") from fault
-    if len(text) > MAX_YAML:
-        raise Ldr2hdrError(f"{path} has more than {MAX_YAML} bytes, too many for settings; {_PATTERN}.")
-    try:
-        content = yaml.load(text, _plain_loader(path))
-    except Ldr2hdrError:
-        raise
-    except Exception as fault:  # PyYAML lets through what its constructors raise: ValueError, RecursionError, …
-        first = (str(fault) or type(fault).__name__).splitlines()[0]
-        raise Ldr2hdrError(f"{path} is not YAML ({first}); {_PATTERN}.") from fault
-    if not isinstance(content, dict) or not content:
-        raise Ldr2hdrError(f"{path} holds no table of settings; {_PATTERN}.")
-    return content
-
-
-def _plain_loader(path: str | Path) -> Any:
-    """PyYAML's safe loader, which ends at the first alias: ten lines of them make a table of billions of entries."""
-    import yaml
-
-    class PlainLoader(yaml.SafeLoader):
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.AliasEvent):
-                raise Ldr2hdrError(f"{path} has YAML aliases (*name); write the values out instead.")
-            return super().compose_node(parent, index)
-
-    return PlainLoader
 
 
 def read_settings_of_run(path: Path) -> dict[str, Any]:

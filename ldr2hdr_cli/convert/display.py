@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ldr2hdr_cli.convert.events import Done, Event, Failed, Note, Skipped
+from ldr2hdr_cli.convert.events import Done, Failed, FileEvent, Note, Skipped
 from ldr2hdr_cli.terminal import one_line, silence
 from model.errors import Ldr2hdrError
 
@@ -93,7 +93,7 @@ class Display:
             self._log = None  # leaked on purpose: closing it may fail in the same way
             self.say(f"The log file cannot be written any more ({error.strerror}); the run goes on without it.")
 
-    def show(self, event: Event) -> None:
+    def show(self, event: FileEvent) -> None:
         source = str(event.item.input.path)
         if not isinstance(event, Note):
             self.inputs.add(source)
@@ -173,7 +173,7 @@ class Display:
         self.peak = max(self.peak, event.peak)
         self.clamped += event.clamped
 
-    def _advance(self, event: Event) -> None:
+    def _advance(self, event: FileEvent) -> None:
         seconds = time.monotonic() - self.started
         clipped = f", {event.clipped:.1%} clipped" if isinstance(event, Done) else ""
         self.progress.update(
@@ -210,6 +210,6 @@ def _open_log(path: Path) -> int:
         raise Ldr2hdrError(f"--log-file {path}: cannot be written ({error.strerror}).") from None
 
 
-def _frame(event: Event) -> str:
+def _frame(event: FileEvent) -> str:
     frame = getattr(event, "frame", None)
     return "" if frame is None else f" #{frame}"

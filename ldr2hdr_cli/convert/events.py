@@ -51,7 +51,22 @@ class Note:
     message: str
 
 
-Event = Done | Failed | Skipped | Note
+@dataclass(frozen=True)
+class Started:
+    """The work begins: so many inputs."""
+
+    total: int
+
+
+@dataclass(frozen=True)
+class Message:
+    """Something that concerns the whole run, such as a device that ran out of memory."""
+
+    text: str
+
+
+FileEvent = Done | Failed | Skipped | Note
+Event = Started | Message | FileEvent
 
 
 def unforeseen(error: Exception) -> str:

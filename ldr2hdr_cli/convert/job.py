@@ -4,9 +4,9 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import Any
@@ -30,31 +30,18 @@ class RunError(Ldr2hdrError):
 class Settings:
     """All that decides the bytes of an output, besides its source. Written into every EXR and the manifest."""
 
-    method: str = "network"
-    weights: str = ""  # sha256
-    precision: str = "fp32"
-    tile: str = "auto"
-    overlap: int = 128
-    working_size: int | str = "off"
-    memory: str = "auto"
-    transfer: str = "gamma"
-    gamma: float = 2.0
-    exposure: float = 0.0  # stops
-    format: str = "exr"
-    half: bool = True
-    compression: str = "zip"
-    dwa_level: float = 45.0
-    deinterlace: bool = False
-    temporal: str = "off"
-    fps: str = ""  # of numbered sequences
-    preview: str = "none"
-    version: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)  # `ConvertOptions.deciding`, and what the run settled
+
+    @property
+    def weights(self) -> str:
+        """Their sha256; empty without a network."""
+        return self.values.get("weights", "")
 
     def as_strings(self) -> dict[str, str]:
-        return {name: str(value) for name, value in asdict(self).items()}
+        return {name: str(value) for name, value in self.values.items()}
 
     def digest(self) -> str:
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(dict(self.values), sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -224,7 +211,9 @@ class Manifest:
         if settings is not None:
             entry = {**entry, "settings": settings.digest(), "weights": settings.weights}
             if settings.digest() not in self._spelt:
-                lines = json.dumps({"digest": settings.digest(), "settings": asdict(settings)}, sort_keys=True) + "\n"
+                lines = (
+                    json.dumps({"digest": settings.digest(), "settings": dict(settings.values)}, sort_keys=True) + "\n"
+                )
         try:
             if self._file is None:
                 torn = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
@@ -335,7 +324,8 @@ def lock(out: Path) -> Iterator[None]:
     """Hold the output directory; a second run into it is refused. The system drops the lock of a killed run."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        holder = FileLock(out / LOCK, timeout=0)
+        # Not a lock of this thread: an iterator may be closed in another one.
+        holder = FileLock(out / LOCK, timeout=0, thread_local=False)
         holder.acquire()
     except Timeout:
         raise Ldr2hdrError(f"{out} is in use by another run of ldr2hdr: wait for it, or choose another -o.") from None

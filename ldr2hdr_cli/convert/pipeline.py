@@ -17,14 +17,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ldr2hdr_cli.convert.events import Done, Event, Failed, Note, Skipped, unforeseen
+from ldr2hdr_cli.convert.events import Done, Failed, FileEvent, unforeseen
 from ldr2hdr_cli.convert.job import Item, Manifest, RunError, Settings, absolute, sha256, source_sha256
 from ldr2hdr_cli.convert.temporal import Depends
 from ldr2hdr_cli.convert.worklist import Options, Work, remaining, source_change
 from ldr2hdr_cli.media.exr import read_planes
 from model.errors import Ldr2hdrError
-
-__all__ = ["Done", "Event", "Failed", "Note", "Operator", "Options", "Skipped", "Work", "run"]
 
 # After these no other file can be written either: full, over quota, read-only, unplugged.
 _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENODEV, errno.ESTALE}
@@ -55,7 +53,7 @@ def run(
     settings: Settings,
     options: Options,
     threshold: float,
-) -> Iterator[Event]:
+) -> Iterator[FileEvent]:
     """Convert everything, and tell what became of it, in the order of the inputs.
 
     write: encodes one frame and returns how many values it clamped. threshold: α, above which a pixel counts as
@@ -68,8 +66,8 @@ def run(
         ThreadPoolExecutor(operator.workers, "network") as network,
         ThreadPoolExecutor(options.encoders, "encode") as encoders,
     ):
-        predicted: deque[tuple[Work, Future[Any]] | Event] = deque()
-        encoded: deque[Future[Event]] = deque()
+        predicted: deque[tuple[Work, Future[Any]] | FileEvent] = deque()
+        encoded: deque[Future[FileEvent]] = deque()
 
         def advance() -> None:
             """Hand the first that is predicted on to the encoders."""
@@ -86,7 +84,7 @@ def run(
                 budget.leave(work)
                 encoded.extend([_completed(result)] if result is not None else [])
 
-        def finish() -> Event:
+        def finish() -> FileEvent:
             event = _recorded(encoded.popleft(), manifest, settings)
             if isinstance(event, Failed) and event.ends_run:
                 options.stop.set()
@@ -179,7 +177,7 @@ def _prefetch(source: Iterator[Any], stop: threading.Event, budget: _PixelBudget
         thread.join()  # a decoder that is left running would be torn down in the middle when Python ends
 
 
-def _is_done(first: "tuple[Work, Future[Any]] | Event") -> bool:
+def _is_done(first: "tuple[Work, Future[Any]] | FileEvent") -> bool:
     return not isinstance(first, tuple) or first[1].done()
 
 
@@ -226,7 +224,7 @@ class _Encoder:
     threshold: float
     verify: bool
 
-    def __call__(self, work: Work, hdr: np.ndarray) -> Event:
+    def __call__(self, work: Work, hdr: np.ndarray) -> FileEvent:
         try:
             peak = _peak(work, hdr)
             self.manifest.check_place()
@@ -288,13 +286,13 @@ def _failed(work: Work, message: str, **why: Any) -> Failed:
     return Failed(work.item, message, work.frame_number, **why)
 
 
-def _completed(event: Event) -> "Future[Event]":
-    future: Future[Event] = Future()
+def _completed(event: FileEvent) -> "Future[FileEvent]":
+    future: Future[FileEvent] = Future()
     future.set_result(event)
     return future
 
 
-def _recorded(future: "Future[Event]", manifest: Manifest, settings: Settings) -> Event:
+def _recorded(future: "Future[FileEvent]", manifest: Manifest, settings: Settings) -> FileEvent:
     event = future.result()
     if isinstance(event, Done):
         try:

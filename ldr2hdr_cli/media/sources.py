@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from ldr2hdr_cli.media.limits import MAX_PIXELS
 from ldr2hdr_cli.media.source_info import Frame, SourceInfo
 from ldr2hdr_cli.media.stills import HDR_SUFFIXES, probe_still, read_still
 from ldr2hdr_cli.media.video import probe_video, read_frames
@@ -52,7 +53,7 @@ class Input:
     sequence: str | None = None
 
 
-def probe(path: Path, deinterlace: bool = False, max_pixels: int = 2**28) -> SourceInfo:
+def probe(path: Path, deinterlace: bool = False, max_pixels: int = MAX_PIXELS) -> SourceInfo:
     """What a still or a clip is, before its pixels are read. Raises Ldr2hdrError."""
     if _kind(Path(path)) == "still":
         return probe_still(Path(path), max_pixels)

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ldr2hdr_cli.media.colour import ADOBE_RGB, P3D65, REC709
+from ldr2hdr_cli.media.limits import MAX_PIXELS
 from ldr2hdr_cli.media.source_info import Frame, SourceInfo
 from model.errors import Ldr2hdrError
 from model.exposure import encode
@@ -40,7 +41,7 @@ class _Colour:
     convert: bool = False
 
 
-def probe_still(path: Path, max_pixels: int = 2**28) -> SourceInfo:
+def probe_still(path: Path, max_pixels: int = MAX_PIXELS) -> SourceInfo:
     """What a still is, from its header. Raises Ldr2hdrError."""
     with _reading(path):
         _refuse_hdr(path)
@@ -50,7 +51,7 @@ def probe_still(path: Path, max_pixels: int = 2**28) -> SourceInfo:
             return _source_info(path, image)
 
 
-def read_still(path: Path, max_pixels: int = 2**28) -> tuple[SourceInfo, Frame]:
+def read_still(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[SourceInfo, Frame]:
     """A still and its pixels. max_pixels: refuse more than this, before decoding.
 
     EXIF orientation is applied. ICC profiles are converted to sRGB, except Display P3 and Adobe RGB: their pixels are

@@ -16,6 +16,7 @@ from av.sidedata.sidedata import SideDataContainer, Type
 
 from ldr2hdr_cli.media.colour import P3D65, REC601_525, REC601_625, REC709, REC2020
 from ldr2hdr_cli.media.decode import ERRORS, Damage, Unsure, check_size, opened, pictures, reason
+from ldr2hdr_cli.media.limits import MAX_PIXELS
 from ldr2hdr_cli.media.source_info import Frame, SourceInfo
 from ldr2hdr_cli.media.timecode import advance
 from model.constants import LUMINANCE
@@ -79,7 +80,7 @@ class _Coding:
     bits: int
 
 
-def probe_video(path: Path, deinterlace: bool = False, max_pixels: int = 2**28) -> SourceInfo:
+def probe_video(path: Path, deinterlace: bool = False, max_pixels: int = MAX_PIXELS) -> SourceInfo:
     """What a clip is; its first good frame is decoded, because containers err. Raises Ldr2hdrError."""
     damage = Damage()
     with opened(path, max_pixels) as (container, stream):
@@ -99,7 +100,7 @@ def read_frames(
     last: int | None = None,
     every: int = 1,
     deinterlace: bool = False,
-    max_pixels: int = 2**28,
+    max_pixels: int = MAX_PIXELS,
     start_number: int = 0,
 ) -> Iterator[Frame]:
     """The frames of a clip in the order of presentation, one at a time.

@@ -5,7 +5,8 @@ import time
 import pytest
 
 from model.errors import Ldr2hdrError
-from train.config import MAX_YAML, Settings, make_settings, read_settings_of_run, read_yaml, save_settings
+from model.settings import MAX_YAML
+from train.config import Settings, make_settings, read_settings_of_run, read_yaml, save_settings
 
 
 @pytest.mark.parametrize(

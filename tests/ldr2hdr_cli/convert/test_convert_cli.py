@@ -474,6 +474,8 @@ def test_a_device_that_is_not_there_is_named(tmp_path, photo, weights):
 
 def test_large_pictures_wait_for_room_instead_of_filling_the_memory(tmp_path, monkeypatch):
     from ldr2hdr_cli.convert import job, pipeline
+    from ldr2hdr_cli.convert.events import Done
+    from ldr2hdr_cli.convert.worklist import Options
     from ldr2hdr_cli.media.sources import find_inputs
 
     paths = []
@@ -512,8 +514,8 @@ def test_large_pictures_wait_for_room_instead_of_filling_the_memory(tmp_path, mo
             most.clear()
             manifest = job.Manifest(out / "none.jsonl")
             items = job.plan(find_inputs(list(map(str, paths))), out, ".exr")
-            options = pipeline.Options(pixels=pixels, overwrite=True)
+            options = Options(pixels=pixels, overwrite=True)
             events = list(pipeline.run(items, Operator(), write, manifest, job.Settings(), options, 0.96))
             manifest.close()
-            assert [type(event) for event in events] == [pipeline.Done] * 5
+            assert [type(event) for event in events] == [Done] * 5
             assert max(most) <= expected

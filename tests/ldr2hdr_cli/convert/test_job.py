@@ -1,11 +1,14 @@
 """The plan of a run and its manifest."""
 
+from dataclasses import fields
 from pathlib import Path, PurePath
+from typing import Any
 
 import pytest
 
 from ldr2hdr_cli.convert import job
 from ldr2hdr_cli.media.sources import Input
+from ldr2hdr_cli.options import ConvertOptions
 from model.errors import Ldr2hdrError
 
 
@@ -74,7 +77,7 @@ def finished(tmp_path):
     output.write_bytes(b"result")
     size, modified = job.fingerprint(source)
     manifest = job.Manifest.read(output.parent)
-    settings = job.Settings(weights="abc")
+    settings = job.Settings({"weights": "abc"})
     manifest.add(
         {
             "output": "photo.exr",
@@ -98,7 +101,7 @@ def test_a_finished_output_is_known_again(finished):
 
 def test_other_settings_make_it_unfinished(finished):
     source, output, _ = finished
-    assert not job.Manifest.read(output.parent).finished(output, source, job.Settings(weights="other"))
+    assert not job.Manifest.read(output.parent).finished(output, source, job.Settings({"weights": "other"}))
 
 
 @pytest.mark.parametrize("change", ["source", "missing", "truncated"])
@@ -145,14 +148,43 @@ def test_the_lock_sweeps_what_a_killed_run_left(tmp_path):
         assert not left.exists()
 
 
-def test_every_setting_changes_the_digest():
-    plain = job.Settings()
-    changed = [
-        job.Settings(exposure=1.0),
-        job.Settings(gamma=2.2),
-        job.Settings(half=False),
-        job.Settings(compression="piz"),
-        job.Settings(precision="bf16"),
-        job.Settings(method="clip"),
-    ]
-    assert len({s.digest() for s in [plain, *changed]}) == 1 + len(changed)
+def settings(**changed: Any) -> job.Settings:
+    """As a run makes them, but for what it finds out itself."""
+    decided = ConvertOptions(**changed).deciding()
+    return job.Settings({**decided, "weights": "0" * 64, "precision": "fp32", "version": "0.1.0"})
+
+
+def test_jobs_of_older_versions_are_gone_on_with():
+    """Pinned: with another digest every finished file of every user would be made again."""
+    assert settings().digest() == "9776d8ca2405eade"
+    assert settings(float_=True, preview=True, fps="24000/1001", memory="6G").as_strings().items() >= {
+        "half": "False", "preview": "filmic", "fps": "24000/1001", "memory": "6G", "exposure": "0.0"
+    }.items()  # fmt: skip
+
+
+ANOTHER: dict[str, Any] = {
+    "deinterlace": True, "fps": "25", "method": "clip", "transfer": "srgb", "gamma": 2.2, "exposure": 1.0,
+    "temporal": "strong", "working_size": "off", "format": "hdr", "float_": True, "compression": "piz",
+    "dwa_level": 10.0, "preview": True, "overlap": 64, "tile": 512, "memory": "1G",
+}  # fmt: skip
+
+
+def test_every_option_that_decides_the_bytes_changes_the_digest_and_no_other_does():
+    digests = {settings(**{name: value}).digest() for name, value in ANOTHER.items()}
+    assert len(digests | {settings().digest()}) == 1 + len(ANOTHER)
+    curve = settings(preview=True, preview_curve="plain")
+    assert curve.digest() not in digests
+    # The weights and the precision are settled by the run; the curve is nothing without the preview.
+    deciding = {entry.name for entry in fields(ConvertOptions) if entry.metadata.get("decides")}
+    assert deciding == {*ANOTHER, "preview_curve", "weights", "precision"}
+    idle = settings(
+        recursive=True,
+        start_number=5,
+        max_pixels=9,
+        max_frames=9,
+        overwrite=True,
+        verify=True,
+        device="cpu",
+        encoders=9,
+    )
+    assert idle.digest() == settings(preview_curve="plain").digest() == settings().digest()

@@ -16,10 +16,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-import ldr2hdr_cli.convert.command
-from ldr2hdr_cli.app import _rate, app
+import ldr2hdr_cli.convert.run
+from ldr2hdr_cli.app import app
 from ldr2hdr_cli.convert.temporal import BLOCK, WARM_UP, Depends, TemporalFilter, measure, warm_up
 from ldr2hdr_cli.media.exr import read_exr
+from ldr2hdr_cli.options import frame_rate
 from model import MaskedUNet, NetworkConfig, Reconstructor, save_network
 from model.errors import Ldr2hdrError
 from model.masked_unet import initialise
@@ -292,7 +293,7 @@ def fail_once(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, call: i
     monkeypatch.setattr(owner, name, failing)
 
 
-OWNERS = {"predict_log": Reconstructor, "compose": Reconstructor, "write_exr": ldr2hdr_cli.convert.command}
+OWNERS = {"predict_log": Reconstructor, "compose": Reconstructor, "write_exr": ldr2hdr_cli.convert.run}
 
 
 @pytest.fixture(scope="module")
@@ -374,6 +375,6 @@ def test_a_rate_with_an_exponent_is_refused_at_once(tmp_path):
 @pytest.mark.parametrize("rate", ["1e-99999999", "0", "-25", "1/0", "1001", "fast", "", "\N{SUPERSCRIPT TWO}"])
 def test_what_is_no_rate_is_refused(rate):
     with pytest.raises(Ldr2hdrError, match="give frames a second"):
-        _rate(rate)
-    rates = [_rate(text) for text in (None, "23.976", "24000/1001")]
+        frame_rate(rate)
+    rates = [frame_rate(text) for text in (None, "23.976", "24000/1001")]
     assert rates == [None, Fraction(2997, 125), Fraction(24000, 1001)]
