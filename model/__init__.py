@@ -3,6 +3,8 @@
 The names are loaded at first use, so that a program that only prints its help does not import torch.
 """
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,13 @@ if TYPE_CHECKING:
     from model.masked_unet import MaskedUNet, NetworkConfig
     from model.reconstructor import Reconstructor
 
-__version__ = "0.1.0"
+__version__ = "0.1.0"  # pyproject.toml and every EXR take it from here
+
+# OpenMP's threads spin while they wait for one another. Beside anything else that computes (encoders, the data
+# processes of training, another program) a spinning thread keeps the one it waits for from its core. Read once, by
+# torch.
+if "torch" not in sys.modules:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _HOME = {
     "MaskedUNet": "model.masked_unet",
