@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import model
 
 if TYPE_CHECKING:
+    from ldr2hdr_cli.convert.events import Done, Event, Failed, Message, Note, Skipped, Started
     from ldr2hdr_cli.convert.network import reconstruct
-    from ldr2hdr_cli.convert.run import Done, Event, Failed, Message, Note, Skipped, Started, convert
+    from ldr2hdr_cli.convert.run import convert
     from ldr2hdr_cli.options import ConvertOptions
     from model.checkpoint import load_network
     from model.errors import Ldr2hdrError
@@ -34,15 +35,15 @@ __version__ = model.__version__
 
 _HOME = {
     "ConvertOptions": "ldr2hdr_cli.options",
-    "Done": "ldr2hdr_cli.convert.run",
-    "Event": "ldr2hdr_cli.convert.run",
-    "Failed": "ldr2hdr_cli.convert.run",
+    "Done": "ldr2hdr_cli.convert.events",
+    "Event": "ldr2hdr_cli.convert.events",
+    "Failed": "ldr2hdr_cli.convert.events",
     "Ldr2hdrError": "model.errors",
-    "Message": "ldr2hdr_cli.convert.run",
-    "Note": "ldr2hdr_cli.convert.run",
+    "Message": "ldr2hdr_cli.convert.events",
+    "Note": "ldr2hdr_cli.convert.events",
     "Reconstructor": "model.reconstructor",
-    "Skipped": "ldr2hdr_cli.convert.run",
-    "Started": "ldr2hdr_cli.convert.run",
+    "Skipped": "ldr2hdr_cli.convert.events",
+    "Started": "ldr2hdr_cli.convert.events",
     "convert": "ldr2hdr_cli.convert.run",
     "load_network": "model.checkpoint",
     "reconstruct": "ldr2hdr_cli.convert.network",

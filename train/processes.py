@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -146,6 +147,9 @@ def to_device(run: Run, batch: Terms) -> Terms:
 def _load(run: Run, data: Dataset, numbers: Iterable[list[int]]) -> Iterator[Terms]:
     workers = run.settings.data.workers
     more: dict[str, Any] = {"worker_init_fn": set_up_worker, "prefetch_factor": 4} if workers else {}
+    if workers and sys.platform == "linux":
+        # Python 3.14 would have a server fork them: its signals, not ours, and not our children, whom we could end.
+        more["multiprocessing_context"] = "fork"
     pin = run.fabric.device.type == "cuda"
     with signals_blocked():  # in the workers too, until `set_up_worker` runs there
         batches = iter(DataLoader(data, batch_sampler=numbers, num_workers=workers, pin_memory=pin, **more))  # type: ignore[arg-type]
