@@ -18,7 +18,8 @@ from rich.table import Table
 
 from ldr2hdr_cli.evaluation.clips import Clip
 from ldr2hdr_cli.evaluation.flicker import ALONE, along, tracked
-from ldr2hdr_cli.evaluation.report import Estimate, estimate, literal, per_scene, ratio, resampled
+from ldr2hdr_cli.evaluation.report import literal
+from ldr2hdr_cli.evaluation.summary import Estimate, estimate, per_scene, ratio, resampled
 from model.errors import Ldr2hdrError
 
 COLUMNS = {  # label, digits, sign

@@ -8,21 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ldr2hdr_cli.evaluation import clip_report, report
+from ldr2hdr_cli.evaluation import clip_report, plots, report
 from ldr2hdr_cli.evaluation.clips import Clip
 from ldr2hdr_cli.evaluation.compare import Result
 from ldr2hdr_cli.evaluation.flicker import ClipMethod, aligned, score_clip
 from ldr2hdr_cli.evaluation.page import Album, build_page
+from ldr2hdr_cli.evaluation.summary import MethodScore, summarise
+from ldr2hdr_cli.evaluation.verdict import verdict
 from model.atomic import write_atomically
 from model.errors import Ldr2hdrError
 
 
 @dataclass(frozen=True)
 class PictureScores:
-    """rows: one of each picture and method. summary: by kind of exposure, see `report`. verdict: as sentences."""
+    """rows: one of each picture and method. summary: by kind of exposure, see `summary`. verdict: as sentences."""
 
     rows: list[dict[str, Any]]
-    summary: dict[str, list[report.MethodScore]]
+    summary: dict[str, list[MethodScore]]
     verdict: list[str]
     album: Album
 
@@ -35,15 +37,15 @@ class PictureScores:
             album.offer(result)
         if not rows:
             raise Ldr2hdrError("No picture could be made: every view is featureless; give pictures with detail.")
-        summary = report.summarise(rows, seed)
-        return cls(rows, summary, report.verdict(rows, summary, seed), album)
+        summary = summarise(rows, seed)
+        return cls(rows, summary, verdict(rows, summary, seed), album)
 
     def write(self, out: Path, settings: dict[str, Any]) -> None:
         """results.csv, results.json, scores.svg, scores.png and index.html."""
         report.write_csv(out / "results.csv", self.rows)
         report.write_json(out / "results.json", self.rows, self.summary, settings, self.verdict)
         for format in ("svg", "png"):
-            write_atomically(out / f"scores.{format}", report.figure(self.summary, format))
+            write_atomically(out / f"scores.{format}", plots.figure(self.summary, format))
         page = build_page(self.album, self.summary, self.verdict, settings)
         write_atomically(out / "index.html", page.encode())
 

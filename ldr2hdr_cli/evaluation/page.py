@@ -22,9 +22,10 @@ import cv2
 import imageio.v3 as iio
 import numpy as np
 
-from ldr2hdr_cli.evaluation import report
+from ldr2hdr_cli.evaluation import plots, report
 from ldr2hdr_cli.evaluation.compare import Result
-from ldr2hdr_cli.evaluation.report import BIN_NAMES, HEADLINE, KINDS, METRICS, SHOWN, Estimate, MethodScore
+from ldr2hdr_cli.evaluation.report import SHOWN
+from ldr2hdr_cli.evaluation.summary import BIN_NAMES, HEADLINE, KINDS, METRICS, Estimate, MethodScore
 from ldr2hdr_cli.terminal import one_line
 
 SIDE = 384  # longer side of a picture on the page, in pixels
@@ -132,7 +133,7 @@ def build_page(
         "methods": order,
         "pictures": [_picture(picture, order) for picture in pictures],
     }
-    figure = base64.b64encode(report.figure(summary, "svg", dark=True)).decode()
+    figure = base64.b64encode(plots.figure(summary, "svg", dark=True)).decode()
     parts = {
         "verdict": "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences),
         "tables": "".join(_tables(scores) for scores in summary.values()),

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ldr2hdr_cli.evaluation import report
 from ldr2hdr_cli.evaluation.compare import Result, Scoring, compare
 from ldr2hdr_cli.evaluation.page import Album, build_page, decode_layer, encode_layer
 from ldr2hdr_cli.evaluation.protocol import Case
+from ldr2hdr_cli.evaluation.summary import summarise
+from ldr2hdr_cli.evaluation.verdict import verdict
 
 HOSTILE = "</script><img src=x onerror=\"document.body.dataset.bad='1'\"><b>&amp;"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -34,8 +35,8 @@ def page_of(cases: list[Case], names: tuple[str, str] = ("clip", "double"), limi
     for result in compare(cases, methods, Scoring(cvvdp=False)):
         album.offer(result)
         rows.extend(result.rows)
-    summary = report.summarise(rows)
-    return build_page(album, summary, report.verdict(rows, summary), {"seed": 0, "hdr": HOSTILE}, **more)
+    summary = summarise(rows)
+    return build_page(album, summary, verdict(rows, summary), {"seed": 0, "hdr": HOSTILE}, **more)
 
 
 @settings(max_examples=30)

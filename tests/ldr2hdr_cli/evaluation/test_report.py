@@ -13,8 +13,11 @@ from rich.console import Console
 
 from ldr2hdr_cli.evaluation import report
 from ldr2hdr_cli.evaluation.metrics import BINS
+from ldr2hdr_cli.evaluation.plots import figure
+from ldr2hdr_cli.evaluation.summary import HEADLINE, METRICS, summarise
+from ldr2hdr_cli.evaluation.verdict import verdict
 
-METRIC = report.HEADLINE
+METRIC = HEADLINE
 
 
 def row(
@@ -39,7 +42,7 @@ def row(
     ]
     name = f"{scene}_{exposure}{level:g}"
     plain = {"case": name, "scene": scene, "exposure": exposure, "level": level, "method": method}
-    return plain | dict.fromkeys(report.METRICS, nan) | {METRIC: error, "by_stops_above": entries} | more
+    return plain | dict.fromkeys(METRICS, nan) | {METRIC: error, "by_stops_above": entries} | more
 
 
 def rows_of(errors: dict[str, list[float]], exposure: str = "share", **more: Any) -> list[dict[str, Any]]:
@@ -58,7 +61,7 @@ def text_of(*things: Any) -> str:
 
 def test_every_scene_counts_once() -> None:
     rows = [row("a", "one", 1.0, level=level) for level in (4.0, 8.0, 12.0)] + [row("a", "two", 3.0)]
-    (score,) = report.summarise(rows)["share"]
+    (score,) = summarise(rows)["share"]
     assert score.metrics[METRIC].mean == pytest.approx(2.0)
     assert (score.cases, score.scenes) == (4, 2)
     assert score.by_level[8.0][METRIC].mean == pytest.approx(1.0)
@@ -67,18 +70,18 @@ def test_every_scene_counts_once() -> None:
 
 def test_the_interval_is_that_of_resampled_scenes() -> None:
     values = np.random.default_rng(0).normal(2.0, 0.5, 40)
-    (score,) = report.summarise(rows_of({"a": list(values)}))["share"]
+    (score,) = summarise(rows_of({"a": list(values)}))["share"]
     mean, low, high = score.metrics[METRIC]
     assert mean == pytest.approx(values.mean())
     # Of 40 near-normal values: mean ± 1.96 standard errors.
     half = 1.96 * values.std() / np.sqrt(40)
     assert (low, high) == (pytest.approx(mean - half, abs=0.15 * half), pytest.approx(mean + half, abs=0.15 * half))
-    again = report.summarise(rows_of({"a": list(values)}))["share"][0]
+    again = summarise(rows_of({"a": list(values)}))["share"][0]
     assert again.metrics[METRIC] == score.metrics[METRIC]
 
 
 def test_one_scene_has_no_interval_and_a_missing_metric_no_mean() -> None:
-    (score,) = report.summarise([row("a", "one", 1.5)])["share"]
+    (score,) = summarise([row("a", "one", 1.5)])["share"]
     assert score.metrics[METRIC].mean == 1.5
     assert np.isnan(score.metrics[METRIC].low)
     assert np.isnan(score.metrics["cvvdp_jod"].mean)
@@ -91,7 +94,7 @@ def test_bins_are_pooled_over_values() -> None:
         row("a", "one", 1.0, bins={0: (300, 0.2, 1.0), 4: (10, -3.0, 3.0)}),
         row("a", "two", 1.0, bins={0: (100, -0.2, 3.0)}),
     ]
-    (score,) = report.summarise(rows)["share"]
+    (score,) = summarise(rows)["share"]
     first, last = score.bins[0], score.bins[4]
     assert first.count == 400
     assert first.bias.mean == pytest.approx(0.1)  # (300·0.2 − 100·0.2)/400
@@ -101,7 +104,7 @@ def test_bins_are_pooled_over_values() -> None:
 
 
 def test_best_first_and_nothing_to_compare_last() -> None:
-    summary = report.summarise(rows_of({"worse": [2, 2], "none": [nan, nan], "better": [1, 1]}))
+    summary = summarise(rows_of({"worse": [2, 2], "none": [nan, nan], "better": [1, 1]}))
     assert [score.method for score in summary["share"]] == ["better", "worse", "none"]
 
 
@@ -109,17 +112,17 @@ def test_verdict_tells_sure_from_chance() -> None:
     rng = np.random.default_rng(1)
     hard = rng.uniform(1, 5, 12)  # scenes differ far more than methods do
     rows = rows_of({"a": list(hard), "b": list(hard + 0.2), "clip": list(hard + 1)})
-    text = " ".join(report.verdict(rows, report.summarise(rows)))
+    text = " ".join(verdict(rows, summarise(rows)))
     assert "a is best" in text and "next is b" in text
     assert "That is sure: the difference is 0.20 stops, 95 % interval 0.20 to 0.20" in text
     rows = rows_of({"a": list(hard), "b": list(hard + rng.normal(0.01, 1.0, 12))})
-    text = " ".join(report.verdict(rows, report.summarise(rows)))
+    text = " ".join(verdict(rows, summarise(rows)))
     assert "That may be chance" in text
 
 
 def test_verdict_does_not_call_equals_better_by_chance() -> None:
     rows = rows_of({"a": [1, 2], "b": [1, 2]})
-    assert "They are equal in every scene." in report.verdict(rows, report.summarise(rows))[0]
+    assert "They are equal in every scene." in verdict(rows, summarise(rows))[0]
 
 
 def test_verdict_says_why_by_the_bins() -> None:
@@ -130,7 +133,7 @@ def test_verdict_says_why_by_the_bins() -> None:
         for scene in ("one", "two")
         for method, error, bins in (("net", 1.0, mine), ("clip", 2.0, plain))
     ]
-    text = " ".join(report.verdict(rows, report.summarise(rows)))
+    text = " ".join(verdict(rows, summarise(rows)))
     assert (
         "net gains most where the truth lies 2–4 stops above the clip level "
         "(off by 1.00 stops, 0.50 too dark; clip is off by 3.00 stops, 3.00 too dark)"
@@ -142,17 +145,17 @@ def test_verdict_says_why_by_the_bins() -> None:
 def test_verdict_warns_of_lifted_rocks(mild: float, word: str) -> None:
     rows = rows_of({"net": [1, 1], "clip": [2, 2]})
     rows += rows_of({"net": [mild, mild], "clip": [0.3, 0.3]}, "mild", bias_stops_clipped=1.2)
-    assert any(sentence.startswith(word) for sentence in report.verdict(rows, report.summarise(rows)))
+    assert any(sentence.startswith(word) for sentence in verdict(rows, summarise(rows)))
 
 
 def test_nothing_clipped_is_said() -> None:
     rows = rows_of({"a": [nan], "b": [nan]}, "given")
-    assert "nothing is clipped" in report.verdict(rows, report.summarise(rows))[0]
+    assert "nothing is clipped" in verdict(rows, summarise(rows))[0]
 
 
 def test_tables_take_names_literally() -> None:
     rows = rows_of({"[red]net[/red]": [1.25, 1.75], "clip": [2, 2]}, bins={2: (5, -1.5, 1.6)})
-    scores = report.summarise(rows)["share"]
+    scores = summarise(rows)["share"]
     text = text_of(report.table(scores), report.bin_table(scores))
     assert "[red]net[/red]" in text
     assert " 1.50 " in text and "1.25–1.75" in text
@@ -162,14 +165,14 @@ def test_tables_take_names_literally() -> None:
 
 def test_the_psnr_of_the_table_is_that_of_clipped_areas() -> None:
     rows = rows_of({"net": [1.0, 1.0]}, pu21_psnr=33.25, pu21_psnr_clipped=22.75)
-    text = text_of(report.table(report.summarise(rows)["share"]))
+    text = text_of(report.table(summarise(rows)["share"]))
     assert " 22.75 " in text and "33.25" not in text
     assert "Of clipped areas: RMSE and bias (stops), Δu′v′, PU21-PSNR (dB)." in " ".join(text.split())
 
 
 def test_csv_and_json_hold_every_number(tmp_path: Path) -> None:
     rows = rows_of({"a, b": [1.25], "clip": [nan]}, bins={0: (7, 0.1, 0.2)}, pu21_psnr=inf)
-    summary = report.summarise(rows)
+    summary = summarise(rows)
     report.write_csv(tmp_path / "r.csv", rows)
     report.write_json(tmp_path / "r.json", rows, summary, {"seed": 0}, ["Sentence."])
     first, second = csv.DictReader((tmp_path / "r.csv").open())
@@ -196,9 +199,9 @@ def test_text_that_begins_as_a_formula_is_quoted_and_numbers_stay_numbers(tmp_pa
 def test_figure_is_the_same_every_time_and_takes_any_name() -> None:
     rows = rows_of({"$x^{": [1, 2], "_hidden": [2, 3]}, bins={0: (5, 0.1, 0.2)})
     rows += rows_of({"$x^{": [2, 2], "_hidden": [3, 3]}, level=8.0)
-    summary = report.summarise(rows)
-    first, again = (report.figure(summary, "svg") for _ in range(2))
+    summary = summarise(rows)
+    first, again = (figure(summary, "svg") for _ in range(2))
     assert first == again and b"<svg" in first
-    assert report.figure(summary, "png").startswith(b"\x89PNG")
-    given = report.summarise(rows_of({"a": [nan]}, "given"))
-    assert b"<svg" in report.figure(given, "svg", dark=True)
+    assert figure(summary, "png").startswith(b"\x89PNG")
+    given = summarise(rows_of({"a": [nan]}, "given"))
+    assert b"<svg" in figure(given, "svg", dark=True)
