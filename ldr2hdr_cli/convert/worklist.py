@@ -18,6 +18,7 @@ from pathlib import Path
 from ldr2hdr_cli.convert.events import Failed, Note, Skipped, unforeseen
 from ldr2hdr_cli.convert.job import Item, Manifest, Selection, Settings, fingerprint
 from ldr2hdr_cli.convert.temporal import warm_up
+from ldr2hdr_cli.media.limits import MAX_PIXELS
 from ldr2hdr_cli.media.sources import Frame, SourceInfo, probe, read_frames, read_still
 from model.errors import Ldr2hdrError
 
@@ -55,7 +56,7 @@ class Options:
     overwrite: bool = False
     verify: bool = False
     encoders: int = 2
-    max_pixels: int = 2**28
+    max_pixels: int = MAX_PIXELS
     max_frames: int = 2**20
     fps: Fraction | None = None  # numbered sequences are clips
     is_filtered: bool = False  # the frames of a clip depend on those before

@@ -10,12 +10,12 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ldr2hdr_cli.media.exr import read_planes
+from ldr2hdr_cli.media.limits import MAX_PIXELS
 from ldr2hdr_cli.media.radiance import read_radiance
 from model.errors import Ldr2hdrError
 
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif"}
 HDR_SUFFIXES = {".hdr", ".pic", ".exr", ".tif", ".tiff"}
-MAX_PIXELS = 2**28  # of a picture; more is refused before it is decoded
 
 
 def find_pictures(folders: Sequence[Path], kind: Literal["photo", "hdr"]) -> list[Path]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ldr2hdr_cli.media.exr import PREFIX, SOFTWARE
+from ldr2hdr_cli.media.limits import MAX_PIXELS
 from model.atomic import write_atomically
 from model.errors import Ldr2hdrError
 
@@ -52,7 +53,7 @@ def _header_lines(attributes: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def read_radiance(path: Path, max_pixels: int = 2**28) -> tuple[np.ndarray, dict[str, str]]:
+def read_radiance(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, dict[str, str]]:
     """A Radiance picture (RGBE): float32 H×W×3, linear, as stored; and its header, names to values, comments too.
 
     Decoded in memory by imagecodecs: OpenCV crashes on a name that is not UTF-8, and copies bytes that it is given into

@@ -24,6 +24,7 @@ from ldr2hdr_cli.options import frame_rate
 from model import MaskedUNet, NetworkConfig, Reconstructor, save_network
 from model.errors import Ldr2hdrError
 from model.masked_unet import initialise
+from model.reconstructor import ClipReconstructor
 from tests.conftest import write_clip
 
 HEIGHT, WIDTH = 120, 160
@@ -293,7 +294,7 @@ def fail_once(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, call: i
     monkeypatch.setattr(owner, name, failing)
 
 
-OWNERS = {"predict_log": Reconstructor, "compose": Reconstructor, "write_exr": ldr2hdr_cli.convert.run}
+OWNERS = {"predict_log": ClipReconstructor, "compose": Reconstructor, "write_exr": ldr2hdr_cli.convert.run}
 
 
 @pytest.fixture(scope="module")
