@@ -54,7 +54,7 @@ class Display:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.progress.stop()
+        self._stop_progress()
         if isinstance(error, Exception):
             self._emit({"event": "error", "message": str(error)})
             known = isinstance(error, Ldr2hdrError)
@@ -68,6 +68,10 @@ class Display:
         self.total = total
         self.progress.update(self.task, total=total)
         self.progress.start()
+
+    def _stop_progress(self) -> None:
+        if not self.progress.disable:  # older Rich prints an empty line even where there is nothing to stop
+            self.progress.stop()
 
     def say(self, message: str) -> None:
         """One line to the user, whatever is going on."""
@@ -150,7 +154,7 @@ class Display:
             "time": f"{seconds:.1f} s",
             "speed": f"{self.megapixels / seconds:.2f} MP/s" if seconds else "-",
         }
-        self.progress.stop()
+        self._stop_progress()
         retry = retry if self.failures else ""
         self._emit({"event": "summary", **{name.replace(" ", "_"): value for name, value in summary.items()}})
         self.log("summary " + ", ".join(f"{name} {value}" for name, value in summary.items()))
