@@ -14,6 +14,7 @@ from av.container import Container
 from av.error import FFmpegError
 from av.video.frame import PictureType
 
+from ldr2hdr_cli.media.limits import check_size
 from ldr2hdr_cli.media.seek import may_hold_fields, passed_over
 from model.errors import Ldr2hdrError
 
@@ -342,13 +343,6 @@ def _media_end(file: BinaryIO, size: int) -> int:
         at += length
         end = at if kind in (b"mdat", b"moof") else end
     return end
-
-
-def check_size(path: Path, width: int, height: int, most: int) -> None:
-    if width * height > most:
-        raise Ldr2hdrError(
-            f"{path} has {width}×{height} pixels, more than the {most} allowed; raise --max-pixels if it is meant."
-        )
 
 
 def reason(error: Exception) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ldr2hdr_cli.media.colour import ADOBE_RGB, P3D65, REC709
-from ldr2hdr_cli.media.limits import MAX_PIXELS
+from ldr2hdr_cli.media.limits import MAX_PIXELS, check_size
 from ldr2hdr_cli.media.source_info import Frame, SourceInfo
 from model.errors import Ldr2hdrError
 from model.exposure import encode
@@ -112,15 +112,8 @@ def _refuse_hdr(path: Path) -> None:
 
 def _opened(path: Path, max_pixels: int) -> Image.Image:
     image = Image.open(path)
-    _check_size(path, image.width, image.height, max_pixels)
+    check_size(path, image.width, image.height, max_pixels)
     return image
-
-
-def _check_size(path: Path, width: int, height: int, most: int, samples: int = 4, what: str = "") -> None:
-    """Pixels of up to four samples count once, of eight twice."""
-    if width * height * max(samples / 4, 1) > most:
-        size = f"{what}{width}×{height} pixels" + (f" of {samples} samples" if samples > 4 else "")
-        raise Ldr2hdrError(f"{path} has {size}, more than the {most} allowed; raise --max-pixels if it is meant.")
 
 
 def _source_info(path: Path, image: Image.Image) -> SourceInfo:
@@ -296,10 +289,10 @@ def _deep_tiff(path: Path, max_pixels: int, header_only: bool) -> tuple[SourceIn
         samples = int(page.samplesperpixel)
         if page.imagedepth != 1:
             raise Ldr2hdrError(f"{path} is a volume of {page.imagedepth} slices and no picture; give one slice.")
-        _check_size(path, page.imagewidth, page.imagelength, max_pixels, samples)
+        check_size(path, page.imagewidth, page.imagelength, max_pixels, samples)
         # A decoder makes room for whole tiles, which may be larger than the picture.
         tile = page.tilewidth, page.tilelength * page.tiledepth
-        _check_size(path, *tile, max(max_pixels, _TILE), samples, what="tiles of ")
+        check_size(path, *tile, max(max_pixels, _TILE), samples, what="tiles of ")
         if page.dtype is not None and page.dtype.kind == "f":
             raise Ldr2hdrError(f"{path} is HDR already: its pixels are float.")
         if page.bitspersample != 16:

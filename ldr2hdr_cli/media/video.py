@@ -10,8 +10,8 @@ import av
 from av.filter import Graph
 
 from ldr2hdr_cli.media.colour import P3D65, REC601_525, REC601_625, REC709, REC2020
-from ldr2hdr_cli.media.decode import ERRORS, Damage, Unsure, check_size, opened, pictures, reason
-from ldr2hdr_cli.media.limits import MAX_PIXELS
+from ldr2hdr_cli.media.decode import ERRORS, Damage, Unsure, opened, pictures, reason
+from ldr2hdr_cli.media.limits import MAX_PIXELS, check_size
 from ldr2hdr_cli.media.rgb import (
     LUMA,
     alpha_of,
