@@ -521,10 +521,10 @@ def convert_damaged(path: Path, out: Path) -> tuple[str, str]:
 
     def write(work: Work, hdr: np.ndarray) -> int:
         attributes = frame_attributes(
-            chromaticities=work.plate.chromaticities,
-            frame_rate=work.plate.frame_rate,
+            chromaticities=work.info.chromaticities,
+            frame_rate=work.info.frame_rate,
             timecode=work.frame.timecode,
-            pixel_aspect=work.plate.pixel_aspect,
+            pixel_aspect=work.info.pixel_aspect,
             source=path.name,
             frame_number=work.frame.index,
             weights_sha256="",

@@ -3,6 +3,7 @@
 Pure functions on numpy arrays or torch tensors of any shape; the kind that goes in comes out.
 """
 
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -10,6 +11,14 @@ import torch
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 Transfer = Literal["gamma", "srgb", "bt709"]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a source's display-encoded values mean light, see `linearise`. gamma: of the transfer "gamma" alone."""
+
+    transfer: Transfer = "gamma"
+    gamma: float = 2.0
 
 
 def exposure_mask(ldr: Array, threshold: float = 0.96) -> Array:

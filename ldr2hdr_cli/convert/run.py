@@ -181,12 +181,12 @@ def _writer(options: ConvertOptions, settings: job.Settings) -> Callable[[Work, 
                 work.frame.pixels, hdr, curve=options.preview_curve, transfer=options.transfer, gamma=options.gamma
             )
             write_preview(work.output.with_suffix(".preview.png"), strip)
-        plate = work.plate
+        info = work.info
         attributes = frame_attributes(
-            chromaticities=plate.chromaticities,
-            frame_rate=Fraction(plate.frame_rate) if plate.frame_rate else None,
+            chromaticities=info.chromaticities,
+            frame_rate=Fraction(info.frame_rate) if info.frame_rate else None,
             timecode=work.frame.timecode,
-            pixel_aspect=plate.pixel_aspect,
+            pixel_aspect=info.pixel_aspect,
             source=work.item.input.path.name,
             frame_number=work.frame_number,
             weights_sha256=settings.weights,

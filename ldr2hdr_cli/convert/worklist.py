@@ -31,7 +31,7 @@ class Work:
     """One frame on its way."""
 
     item: Item
-    plate: SourceInfo
+    info: SourceInfo
     frame: Frame
     output: Path
     stamp: Stamp  # of the source, before it was read
@@ -204,7 +204,7 @@ def _pictures(clip: Path | None, members: Sequence[tuple[Item, bool]], record: _
             stamp = _stamp(item)
             if (yield from walk.step(item, 0, number, basis(number))):
                 work = read(number)
-                for note in work.plate.notes:
+                for note in work.info.notes:
                     yield Note(item, f"{item.input.path}: {note}")
                 yield work
         except Exception as error:  # one damaged file must not end a night's work, whatever a decoder makes of it
