@@ -190,7 +190,7 @@ _READERS = {
 def _plain(value: Any) -> Any:
     """As JSON can hold it."""
     if isinstance(value, Enum) or (type(value).__module__ == "OpenEXR" and hasattr(value, "name")):
-        return value.name  # type: ignore[union-attr]  # OpenEXR's enumerations are not Python's
+        return value.name  # OpenEXR's enumerations are not Python's
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)  # JSON has no NaN
     if value is None or isinstance(value, (bool, int, str)):

@@ -40,7 +40,7 @@ class WeightsError(Ldr2hdrError):
     """A weights file that cannot be used."""
 
 
-def load_network(path: str | os.PathLike | None = None) -> MaskedUNet:
+def load_network(path: str | os.PathLike[str] | None = None) -> MaskedUNet:
     """The network in a weights file, on the CPU in float32, in eval mode.
 
     path: our `.safetensors` (config in the metadata), or a `.pth` under the authors' names (with their settings unless
@@ -56,7 +56,7 @@ def load_network(path: str | os.PathLike | None = None) -> MaskedUNet:
 
 def save_network(
     net: MaskedUNet,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     metadata: Mapping[str, str] | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
@@ -75,7 +75,7 @@ def save_network(
         replace_atomically(path, lambda file: file.write(data))
 
 
-def read_metadata(path: str | os.PathLike | None = None) -> dict[str, str]:
+def read_metadata(path: str | os.PathLike[str] | None = None) -> dict[str, str]:
     """The strings kept in a safetensors file (training settings, data, scores); empty for a `.pth`."""
     path = DEFAULT_WEIGHTS if path is None else Path(path)
     if _is_pickle(path):
@@ -84,7 +84,7 @@ def read_metadata(path: str | os.PathLike | None = None) -> dict[str, str]:
         return dict(file.metadata() or {})
 
 
-def usual_working_size(path: str | os.PathLike | None = None) -> int | None:
+def usual_working_size(path: str | os.PathLike[str] | None = None) -> int | None:
     """The `working_size` for `Reconstructor`: that of our training's views; None for a `.pth`, which gets the paper's
     method alone."""
     return WORKING_SIZE if CONFIG_KEY in read_metadata(path) else None
@@ -96,7 +96,7 @@ def _sha256(path: Path, _size: int, _modified: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def weights_sha256(path: str | os.PathLike | None = None) -> str:
+def weights_sha256(path: str | os.PathLike[str] | None = None) -> str:
     """SHA-256 of a weights file, in hexadecimal; None: of the default weights."""
     path = DEFAULT_WEIGHTS if path is None else Path(path)
     stat = path.stat()

@@ -74,7 +74,7 @@ class MaskedConv(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=bias)
         self._filter: Tensor | None = None
-        self._filter_of: tuple | None = None
+        self._filter_of: tuple[object, ...] | None = None
 
     def forward(self, features: Tensor, mask: Tensor | None, skip: Tensor | None = None) -> Tensor:
         """Wˡ ∗ (Xˡ ⊙ Mˡ), eq. 2 and 3. `skip` is joined to the features as it is, already masked."""
