@@ -50,6 +50,16 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
         ) from error
 
 
+def make_folder(path: Path) -> None:
+    """Creates a folder to write to, with its parents. Raises Ldr2hdrError where that, or writing there, cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Ldr2hdrError(f"{path} cannot be created ({error.strerror}); choose another folder.") from None
+    if not os.access(path, os.W_OK):
+        raise Ldr2hdrError(f"{path} is not writable; choose another folder.")
+
+
 def sweep(folder: Path) -> None:
     """Remove what a killed process left half-written directly in `folder`. Only for whoever alone writes there."""
     for path in folder.glob(f"{PREFIX}*{SUFFIX}"):

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from model.atomic import make_folder
 from model.checkpoint import load_network
 from model.errors import Ldr2hdrError
 from model.masked_unet import MaskedUNet, NetworkConfig, initialise
 from train.checkpoints import CHECKPOINT, read_checkpoint, restore, save
 from train.config import LossSettings, Settings, save_settings
-from train.folders import make_folder
 from train.journal import Journal
 from train.losses import Features, hdr_loss, inpainting_loss
 from train.muon import Muon

@@ -10,11 +10,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from model.atomic import replace_atomically, write_atomically
+from model.atomic import make_folder, replace_atomically, write_atomically
 from model.errors import Ldr2hdrError
 from model.exposure import exposure_mask
 from train.camera import CameraConfig, camera_curve, draw_exposure
-from train.folders import make_folder
 from train.panorama import is_panorama, perspective, random_direction
 from train.readers import Read, Readers
 

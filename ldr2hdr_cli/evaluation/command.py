@@ -125,7 +125,7 @@ def _evaluate_pictures(
 
     from ldr2hdr_cli.evaluation import report
     from ldr2hdr_cli.evaluation.outcome import PictureScores
-    from ldr2hdr_cli.evaluation.protocol import make_folder
+    from model.atomic import make_folder
 
     if out is not None:
         make_folder(out)
@@ -151,7 +151,8 @@ def _evaluate_clips(
     from ldr2hdr_cli.evaluation.compare import network_name
     from ldr2hdr_cli.evaluation.flicker import network_clips, operator_clips
     from ldr2hdr_cli.evaluation.outcome import ClipScores
-    from ldr2hdr_cli.evaluation.protocol import make_folder, read_list
+    from ldr2hdr_cli.evaluation.protocol import read_list
+    from model.atomic import make_folder
 
     known_precision = _precision(precision)
     methods = [operator_clips(name) for name in _operators(operators, ["clip"])]

@@ -23,7 +23,7 @@ import numpy as np
 from ldr2hdr_cli.evaluation.alignment import align_scale
 from ldr2hdr_cli.media.pictures import find_pictures, read_hdr
 from ldr2hdr_cli.media.sources import STILL_SUFFIXES, read_still
-from model.atomic import write_atomically
+from model.atomic import make_folder, write_atomically
 from model.constants import LUMINANCE
 from model.errors import Ldr2hdrError
 from train.camera import camera_curve, expose
@@ -169,13 +169,6 @@ def save_as_png(cases: Iterable[Case], folder: Path) -> int:
         write_atomically(folder / f"{case.name}.png", encoded)
         count += 1
     return count
-
-
-def make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Ldr2hdrError(f"{folder} cannot be made ({error.strerror}); choose another folder.") from error
 
 
 def aligning_pixels(ldr: np.ndarray) -> np.ndarray:
