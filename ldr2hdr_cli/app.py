@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ldr2hdr_cli.evaluation.command import evaluate
-from ldr2hdr_cli.options import CommandOptions, make_options, with_options
+from ldr2hdr_cli.evaluation.options import EvaluateOptions
+from ldr2hdr_cli.options import Command, CommandOptions, make_options, with_options
 from ldr2hdr_cli.train_commands import train_app
 from model import __version__
 from model.errors import Ldr2hdrError
@@ -22,6 +22,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        help="Options as YAML. LDR2HDR_… variables override it, and flags both; --no-… undoes what they turn on.",
+        metavar="FILE",
+    ),
+]
 
 
 def _version(wanted: bool) -> None:
@@ -41,7 +50,7 @@ def main_options(
     context.obj = {"debug": debug}
 
 
-@app.command()
+@app.command(cls=Command)
 @with_options({"convert": CommandOptions})
 def convert(
     context: typer.Context,
@@ -51,10 +60,7 @@ def convert(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory for the results.", metavar="DIR")],
     flags: dict[str, dict[str, Any]],
-    config: Annotated[
-        Path | None,
-        typer.Option(help="Options as YAML; LDR2HDR_… variables and flags override it.", metavar="FILE"),
-    ] = None,
+    config: Config = None,
 ) -> None:
     """Convert photographs and clips to scene-linear EXR.
 
@@ -109,7 +115,16 @@ def info(
     raise typer.Exit(1 if failed else 0)
 
 
-app.command("evaluate")(evaluate)
+@app.command(cls=Command)
+@with_options({"evaluate": EvaluateOptions})
+def evaluate(flags: dict[str, dict[str, Any]], config: Config = None) -> None:
+    """Compare networks, classical operators and other programs on pictures whose truth is known."""
+    options = make_options(EvaluateOptions, flags.get("evaluate", {}), config)
+    from ldr2hdr_cli.evaluation import command
+
+    command.evaluate(options)
+
+
 app.add_typer(train_app, name="train")
 
 

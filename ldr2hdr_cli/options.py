@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
+from ldr2hdr_cli.config_file import read_yaml
 from ldr2hdr_cli.media.limits import MAX_FRAMES, MAX_PIXELS
 from model.errors import Ldr2hdrError
-from model.settings import checked, read_yaml, setting
+from model.settings import checked, setting
 
 PREFIX = "LDR2HDR_"  # of environment variables
+OperatorName = Literal["clip", "landis2002", "akyuz2007", "banterle2006", "rempel2007", "kovaleski2014"]
 T = TypeVar("T")
 
 
@@ -69,7 +72,7 @@ def memory_bytes(value: Any, shown: str = "--memory") -> int | None:
     return amount
 
 
-def _read_with(check: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
+def read_with(check: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
     """Keeps the text that `check` accepts, as results and the manifest quote it."""
 
     def read(value: Any, shown: str) -> Any:
@@ -85,7 +88,21 @@ def _short(text: Any) -> str:
 
 
 @dataclass(frozen=True)
-class ConvertOptions:
+class Options:
+    """Fields that are checked as they are set, made with `setting`.
+
+    What `setting` takes besides a default and a help text: panel, the box of the help that an option stands in; short,
+    another spelling of its flag; metavar; decides, whether it decides what comes out; and what `model.settings` knows.
+    """
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            value = checked(entry.name, getattr(self, entry.name), type(self), entry.name)
+            object.__setattr__(self, entry.name, value)
+
+
+@dataclass(frozen=True)
+class ConvertOptions(Options):
     """How `convert` reads, reconstructs and writes; a default is what the command does without the option.
 
     Raises Ldr2hdrError for a value of the wrong type or out of range. A number is taken
@@ -102,7 +119,7 @@ class ConvertOptions:
         "A numbered sequence is a clip of so many frames a second: 25, 24000/1001.",
         panel="Input",
         metavar="RATE",
-        read=_read_with(frame_rate),
+        read=read_with(frame_rate),
         decides=True,
     )
     max_pixels: int = setting(MAX_PIXELS, "Refuse pictures with more pixels than this.", panel="Input", low=1)
@@ -111,8 +128,8 @@ class ConvertOptions:
     weights: Path | None = setting(  # noqa: RUF009
         None, "A .safetensors that `train` wrote, or the authors' .pth.", panel="Reconstruction", decides=True
     )
-    method: Literal["network", "clip", "landis2002", "akyuz2007", "banterle2006", "rempel2007", "kovaleski2014"] = (
-        setting("network", "The network, or a classical operator.", panel="Reconstruction", decides=True)
+    method: Literal["network", OperatorName] = setting(
+        "network", "The network, or a classical operator.", panel="Reconstruction", decides=True
     )
     transfer: Literal["gamma", "srgb", "bt709"] = setting(
         "gamma",
@@ -178,15 +195,10 @@ class ConvertOptions:
         None,
         "For the network, e.g. 6G. (default: a quarter of the machine's)",
         panel="Speed and memory",
-        read=_read_with(memory_bytes),
+        read=read_with(memory_bytes),
         decides=True,
     )
     encoders: int = setting(2, "Threads that write results.", panel="Speed and memory", low=1)
-
-    def __post_init__(self) -> None:
-        for entry in fields(self):
-            value = checked(entry.name, getattr(self, entry.name), type(self), entry.name)
-            object.__setattr__(self, entry.name, value)
 
     def deciding(self) -> dict[str, Any]:
         """What decides the bytes of a result, by the names that the manifest has always used.
@@ -232,33 +244,46 @@ def make_options(
     hints = typing.get_type_hints(owner)
     for name, entry in known.items():
         variable = PREFIX + name.upper()
-        if text := environment.get(variable):
-            is_number = hints[entry.name] is int and re.fullmatch(r"-?[0-9]{1,18}", text)
-            values[entry.name] = checked(entry.name, int(text) if is_number else text, owner, variable)
         if entry.name in flags:
             values[entry.name] = checked(entry.name, flags[entry.name], owner, _flag(entry))
+        elif text := environment.get(variable):
+            values[entry.name] = checked(entry.name, _of_variable(text, hints[entry.name]), owner, variable)
     return owner(**values)
 
 
-def _name(entry: Field) -> str:
+def _of_variable(text: str, wanted: Any) -> Any:
+    """A variable holds only text: several names stand in it as in PATH, and digits are a number where one is wanted."""
+    kinds = {
+        wanted,
+        typing.get_origin(wanted),
+        *typing.get_args(wanted),
+        *map(typing.get_origin, typing.get_args(wanted)),
+    }
+    if kinds & {list, tuple}:
+        return text.split(os.pathsep)
+    return int(text) if int in kinds and re.fullmatch(r"-?[0-9]{1,18}", text) else text
+
+
+def _name(entry: Field[Any]) -> str:
     """Of an option, as files spell it: a Python keyword or built-in has a trailing underscore as a field only."""
     return entry.name.rstrip("_")
 
 
-def _flag(entry: Field) -> str:
+def _flag(entry: Field[Any]) -> str:
     return "--" + _name(entry).replace("_", "-")
 
 
 def with_options(
-    sections: Mapping[str, type], without: Collection[str] = (), *, negatable: bool = False, bounded: bool = True
+    sections: Mapping[str, type], without: Collection[str] = (), *, bounded: bool = True
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Adds an option to a command for every field of `sections`, but those named in `without`.
 
-    The command gets what was given on the command line, and no defaults, as `flags`: section → field → value.
-    negatable: --no-x beside --x. bounded: Typer refuses what is out of a field's bounds, and shows them in the help.
+    The command gets what was given on the command line, and no defaults, as `flags`: section → field → value. Beside
+    every --x that is true or false there is --no-x, which undoes a `true` from a file or a variable.
+    bounded: Typer refuses what is out of a field's bounds, and shows them in the help.
     """
     made = {
-        f"{section}__{entry.name}": (section, entry.name, _parameter(section, owner, entry, negatable, bounded))
+        f"{section}__{entry.name}": (section, entry.name, _parameter(section, owner, entry, bounded))
         for section, owner in sections.items()
         for entry in fields(owner)
         if entry.name not in without
@@ -288,11 +313,21 @@ def with_options(
     return decorate
 
 
-def _parameter(section: str, owner: type, entry: Field, negatable: bool, bounded: bool) -> inspect.Parameter:
+class Command(TyperCommand):
+    """A command whose help leaves out the --no-x of what is off anyway."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        for parameter in self.params:  # changed in place: once its help is written, a command does nothing else
+            if parameter.default is False:
+                parameter.secondary_opts = []
+        super().format_help(ctx, formatter)
+
+
+def _parameter(section: str, owner: type, entry: Field[Any], bounded: bool) -> inspect.Parameter:
     """The Typer option of one field, named section__field so that its value finds its way back."""
     wanted, more = typing.get_type_hints(owner)[entry.name], entry.metadata
     flag = _flag(entry)
-    if negatable and wanted is bool:
+    if wanted is bool:
         flag += "/--no-" + flag[2:]
     info = typer.Option(
         *[flag, more["short"]] if "short" in more else [flag],

@@ -10,9 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
+from ldr2hdr_cli.config_file import read_yaml
 from ldr2hdr_cli.options import with_options
 from model.errors import Ldr2hdrError
-from train.config import SECTIONS, Settings, make_settings, read_settings_of_run, read_yaml
+from train.config import SECTIONS, Settings, make_settings
 
 train_app = typer.Typer(
     name="train",
@@ -59,7 +60,7 @@ Camera = Annotated[
 
 
 @train_app.command()
-@with_options(SECTIONS, OWN | FINETUNING_ONLY, negatable=True, bounded=False)
+@with_options(SECTIONS, OWN | FINETUNING_ONLY, bounded=False)
 def pretrain(
     flags: dict[str, dict[str, Any]],
     out: Out,
@@ -83,7 +84,7 @@ def pretrain(
 
 
 @train_app.command()
-@with_options(SECTIONS, OWN | INPAINTING_ONLY, negatable=True, bounded=False)
+@with_options(SECTIONS, OWN | INPAINTING_ONLY, bounded=False)
 def finetune(
     flags: dict[str, dict[str, Any]],
     out: Out,
@@ -195,11 +196,11 @@ def _train(
         given["run"]["init"] = str(init)
     if resume and not (out / "last.ckpt").is_file():
         raise Ldr2hdrError(f"{out} has no run to resume (no last.ckpt); omit --resume to start one.")
-    layers: list[dict[str, Any]] = [_settings_of(init)] if init and not resume else []
+    layers: list[dict[str, Any]] = [_network_of(init)] if init and not resume else []
     if config:
         layers.append(read_yaml(config))
     elif resume:
-        layers.append(read_settings_of_run(out / "settings.yaml"))
+        layers.append(settings_of_run(out / "settings.yaml"))
     settings = make_settings(*layers, {"stage": stage, "camera": _pairs(camera)}, given)
     if not settings.data.folders:
         raise Ldr2hdrError(f"Nothing to train on: give {option} DIR.")
@@ -208,7 +209,18 @@ def _train(
     _run(settings, out, resume)
 
 
-def _settings_of(weights: Path) -> dict[str, Any]:
+def settings_of_run(path: Path) -> dict[str, Any]:
+    """The settings.yaml of a run to be resumed, which names every section.
+
+    Raises Ldr2hdrError as `read_yaml`, or where a section is missing: with defaults it would be another run.
+    """
+    content = read_yaml(path)
+    if missing := [name for name in SECTIONS if name not in content]:
+        raise Ldr2hdrError(f"{path} is damaged: it has no section {missing[0]}; give the run's settings with --config.")
+    return content
+
+
+def _network_of(weights: Path) -> dict[str, Any]:
     """The network of the weights that a run starts from, which decide its shape."""
     from dataclasses import asdict
 

@@ -1,4 +1,4 @@
-"""Settings as fields of dataclasses: what each may be, and the YAML file that fills them.
+"""Settings as fields of dataclasses: what each field may hold, and the sentence that refuses anything else.
 
 `train.config` and `ldr2hdr_cli.options` are made of them. Only the standard library is imported here, since
 `ldr2hdr --help` reads this file.
@@ -13,9 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from model.errors import Ldr2hdrError
-
-MAX_YAML = 2**17  # bytes of a settings file; PyYAML takes some seconds for as many
-_PATTERN = "use the settings.yaml of a run as a pattern"
 
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
@@ -73,9 +70,11 @@ def converted(value: Any, wanted: Any, shown: str) -> Any:
         raise Ldr2hdrError(f"{shown} is {brief(value)}, but must be one of {', '.join(map(str, choices))}.")
     if type(None) in choices:
         return None if value is None else converted(value, next(c for c in choices if c is not type(None)), shown)
-    if typing.get_origin(wanted) is list:
-        if isinstance(value, (list, tuple)) and all(isinstance(item, (str, os.PathLike)) for item in value):
-            return [os.fspath(item) for item in value]
+    if (several := typing.get_origin(wanted)) in (list, tuple):
+        names = [value] if several is list and isinstance(value, (str, os.PathLike)) else value
+        is_of_names = isinstance(names, (list, tuple)) and all(isinstance(item, (str, os.PathLike)) for item in names)
+        if is_of_names and (several is list or len(names) == len(choices)):
+            return several(choices[0](os.fspath(item)) for item in names)
     elif wanted is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:  # YAML reads 2e-4 as text
             return float(value)
@@ -90,54 +89,5 @@ def converted(value: Any, wanted: Any, shown: str) -> Any:
     elif isinstance(value, wanted) and isinstance(value, bool) == (wanted is bool):
         return value
     kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "the name of a file"}
-    raise Ldr2hdrError(f"{shown} is {brief(value)}, but must be {kinds.get(wanted, 'a list of names')}.")
-
-
-def read_yaml(path: str | Path, pattern: str = _PATTERN) -> dict[str, Any]:
-    """The tables of a settings file, unchecked. pattern: what an error tells the user to follow.
-
-    Raises:
-        Ldr2hdrError: no such file, one that is too large, not YAML, not a table, or empty.
-    """
-    try:
-        import yaml
-    except ImportError:
-        raise Ldr2hdrError(f"{path} cannot be read without PyYAML: pip install pyyaml.") from None
-    try:
-        with Path(path).open("rb") as file:
-            text = file.read(MAX_YAML + 1)
-    except OSError as fault:
-        raise Ldr2hdrError(f"{path} cannot be read ({fault.strerror}); give --config a YAML file.") from fault
-    if len(text) > MAX_YAML:
-        raise Ldr2hdrError(f"{path} has more than {MAX_YAML} bytes, too many for settings; {pattern}.")
-    try:
-        content = yaml.load(text, _plain_loader(path))
-    except Ldr2hdrError:
-        raise
-    except Exception as fault:  # PyYAML lets through what its constructors raise: ValueError, RecursionError, …
-        first = (str(fault) or type(fault).__name__).splitlines()[0]
-        raise Ldr2hdrError(f"{path} is not YAML ({first}); {pattern}.") from fault
-    if not isinstance(content, dict) or not content:
-        raise Ldr2hdrError(f"{path} holds no table of settings; {pattern}.")
-    return content
-
-
-def _plain_loader(path: str | Path) -> Any:
-    """PyYAML's safe loader, without two traps.
-
-    It ends at the first alias: ten lines of them make a table of billions of entries. And as in YAML 1.2 only true and
-    false are booleans, since `temporal: off` and `panorama: no` mean the words.
-    """
-    import yaml
-
-    class PlainLoader(yaml.SafeLoader):
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.AliasEvent):
-                raise Ldr2hdrError(f"{path} has YAML aliases (*name); write the values out instead.")
-            return super().compose_node(parent, index)
-
-    PlainLoader.yaml_implicit_resolvers = {
-        first: [(tag, form) for tag, form in resolvers if tag != "tag:yaml.org,2002:bool" or first in "tTfF"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    return PlainLoader
+    kind = kinds.get(wanted, f"a list of {len(choices)} names" if several is tuple else "a list of names")
+    raise Ldr2hdrError(f"{shown} is {brief(value)}, but must be {kind}.")

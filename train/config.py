@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from model.atomic import write_atomically
 from model.errors import Ldr2hdrError
-from model.settings import brief, checked, read_yaml, setting
+from model.settings import brief, checked, setting
 
 
 @dataclass
@@ -166,20 +166,8 @@ def make_settings(*layers: Mapping[str, Any]) -> Settings:
     return settings
 
 
-def read_settings_of_run(path: Path) -> dict[str, Any]:
-    """`read_yaml` of the settings.yaml of a run to be resumed, which names every section.
-
-    Raises:
-        Ldr2hdrError: as `read_yaml`, or a section is missing; defaults in its place would be another run.
-    """
-    content = read_yaml(path)
-    if missing := [name for name in SECTIONS if name not in content]:
-        raise Ldr2hdrError(f"{path} is damaged: it has no section {missing[0]}; give the run's settings with --config.")
-    return content
-
-
 def to_yaml(settings: Settings) -> str:
-    """The settings as YAML, which `read_yaml` and `make_settings` take back."""
+    """The settings as YAML, which `make_settings` takes back."""
     import yaml
 
     assert is_dataclass(settings)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from ldr2hdr_cli.app import app, main
 from ldr2hdr_cli.options import CommandOptions, ConvertOptions, make_options
 from model.errors import Ldr2hdrError
 
@@ -79,6 +82,46 @@ def test_what_a_file_says_wrongly_is_one_sentence(tmp_path, text, says):
 def test_what_the_environment_says_wrongly_names_the_variable(variable, text, says):
     with pytest.raises(Ldr2hdrError, match=says):
         make_options(CommandOptions, {}, None, {"LDR2HDR_" + variable: text})
+
+
+def test_a_flag_is_taken_whatever_the_variable_says():
+    assert make_options(CommandOptions, {"every": 2}, None, {"LDR2HDR_EVERY": "x"}).every == 2
+
+
+def test_what_a_file_or_a_variable_turns_on_a_flag_turns_off(tmp_path, monkeypatch, capfd):
+    """A dry run that is undone writes; the last of several flags counts."""
+    Image.fromarray(np.full((8, 8, 3), 200, np.uint8)).save(tmp_path / "photo.png")
+    path = config(tmp_path, "method: clip\ndry-run: true\nfloat: true\npreview: true\n")
+    words = ["convert", "photo.png", "-o", "out", "--config", path.name]
+    undone = ["--no-dry-run", "--no-float", "--no-quiet", "--no-preview", "--preview", "--no-preview"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LDR2HDR_QUIET", "1")
+    monkeypatch.setattr(sys, "argv", ["ldr2hdr", *words, *undone])
+    with pytest.raises(SystemExit) as end:
+        main()
+    said = capfd.readouterr().err
+    assert end.value.code == 0 and said, said
+    assert [file.name for file in (tmp_path / "out").iterdir() if file.suffix in (".exr", ".png")] == ["photo.exr"]
+    lines = (tmp_path / "out" / "ldr2hdr-manifest.jsonl").read_text().splitlines()
+    assert next(entry for entry in map(json.loads, lines) if "output" not in entry)["settings"]["half"] is True
+
+
+def test_the_help_shows_a_negative_only_of_what_is_on():
+    for name in ("convert", "evaluate"):
+        said = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).output
+        assert "--config" in said
+        assert set(re.findall(r"--no-[a-z]+", said)) == ({"--no-mild", "--no-cvvdp"} if name == "evaluate" else set())
+
+
+@pytest.mark.parametrize("wrong", [["--memory", "lots"], ["--tile", "huge"], ["--fps", "0"]])
+def test_misuse_beside_json_is_a_sentence_on_stderr_and_nothing_on_stdout(tmp_path, monkeypatch, capfd, wrong):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["ldr2hdr", "convert", "photo.png", "-o", "out", "--json", *wrong])
+    with pytest.raises(SystemExit) as end:
+        main()
+    said = capfd.readouterr()
+    assert (end.value.code, said.out) == (2, "")
+    assert said.err.startswith(f"ldr2hdr: {wrong[0]} ") and said.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("wrong", [{"temporal": "strnog"}, {"tile": 0}, {"every": 0}, {"weights": 3}, {"exposure": 99}])

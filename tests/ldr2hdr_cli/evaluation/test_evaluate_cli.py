@@ -9,19 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from ldr2hdr_cli.evaluation.command import evaluate
+from ldr2hdr_cli.app import app
+from ldr2hdr_cli.convert.operators import METHODS
+from ldr2hdr_cli.evaluation.options import OPERATORS
 from ldr2hdr_cli.media.exr import write_exr
 from ldr2hdr_cli.media.pictures import read_hdr
 from ldr2hdr_cli.media.radiance import write_radiance
 from model import MaskedUNet, NetworkConfig, save_network
 from model.errors import Ldr2hdrError
 
-app = typer.Typer(pretty_exceptions_enable=False)
-app.command()(evaluate)
 SMALL = ["--size", "48", "--views", "1", "--no-cvvdp", "--jobs", "1", "--device", "cpu"]
 
 
@@ -49,8 +48,9 @@ def weights(tmp_path: Path) -> Path:
     return tmp_path / "tiny.safetensors"
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "160"})
+def run(*arguments: object, **environment: str) -> Result:
+    words = ["evaluate", *(str(argument) for argument in arguments)]
+    return CliRunner().invoke(app, words, env={"COLUMNS": "160", **environment})
 
 
 def rows_in(folder: Path) -> list[dict[str, str]]:
@@ -109,7 +109,7 @@ def test_another_program_is_scored_on_the_inputs_that_were_saved(hdr: Path, tmp_
     with pytest.raises(Ldr2hdrError, match="lacks attic_v0_share8"):
         CliRunner().invoke(
             app,
-            ["--hdr", str(hdr), "--method", "none", "--prediction", str(other), *SMALL],
+            ["evaluate", "--hdr", str(hdr), "--method", "none", "--prediction", str(other), *SMALL],
             catch_exceptions=False,
         )
 
@@ -146,19 +146,63 @@ def test_only_the_listed_scenes(hdr: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give either --hdr"),
-        (["--hdr", "HDR", "--pairs", "HDR", "HDR"], "give either --hdr"),
-        (["--hdr", "HDR", "--share", "4,x"], "--share takes"),
-        (["--hdr", "HDR", "--share", "0"], "--share takes"),
-        (["--hdr", "HDR", "--method", "magic"], "--method must be one of"),
+        ([], "give --hdr DIR, or --pairs LDR_DIR HDR_DIR"),
+        (["--hdr", "HDR", "--pairs", "HDR", "HDR"], "give only one of them"),
+        (["--hdr", "HDR", "--share", "4,x"], "--share '4,x': give per cents"),
+        (["--hdr", "HDR", "--share", "0"], "--share '0': give per cents"),
+        (["--hdr", "HDR", "--share", ","], "--share ',': give per cents"),
+        (["--hdr", "HDR", "--share", "nan"], "--share 'nan': give per cents"),
+        (["--hdr", "HDR", "--method", "magic"], "--method 'magic': must be one of clip, landis2002"),
         (["--hdr", "HDR", "--method", "none"], "nothing to compare"),
-        (["--hdr", "HDR", "--method", "clip", "--precision", "int3"], "--precision must be"),
+        (["--hdr", "HDR", "--video", "--prediction", "HDR"], "--video goes with --hdr"),
+        (["--video"], "--video goes with --hdr"),
     ],
 )
-def test_misuse_is_refused(hdr: Path, arguments: list[str], message: str) -> None:
+def test_misuse_is_one_sentence(hdr: Path, arguments: list[str], message: str) -> None:
     result = run(*[str(hdr) if argument == "HDR" else argument for argument in arguments])
-    assert result.exit_code == 2
-    assert message in " ".join(result.output.replace("│", " ").split())
+    assert isinstance(result.exception, Ldr2hdrError)
+    assert message in str(result.exception) and "\n" not in str(result.exception)
+
+
+def test_every_operator_can_be_named() -> None:
+    assert tuple(METHODS) == OPERATORS
+
+
+def test_options_come_from_a_file_then_variables_then_flags(hdr: Path, weights: Path, tmp_path: Path) -> None:
+    config = tmp_path / "evaluate.yaml"
+    config.write_text(
+        f"hdr: {hdr}\nsize: 32\nviews: 2\nshare: 8\ncvvdp: false\nfit-curve: true\nmethod: clip\n"
+        f"weights: [{weights}]\njobs: 1\nprecision: fp32\nmild: no\njpeg: 90\nframes: 7\n"
+    )
+    variables = {"LDR2HDR_SIZE": "48", "LDR2HDR_VIEWS": "2", "LDR2HDR_METHOD": os.pathsep.join(["clip", "landis2002"])}
+    out = tmp_path / "out"
+    flags = ["--config", config, "--views", "1", "--no-fit-curve", "-o", out]
+    result = run(*flags, "--device", "cpu", **variables)
+    assert result.exit_code == 0, result.output + str(result.exception)
+    assert json.loads((out / "results.json").read_text())["settings"] == {
+        "hdr": str(hdr), "pairs": None, "share": "8", "mild": False, "seed": 0, "size": 48, "views": 1, "jpeg": 90,
+        "fit_curve": False, "peak": 4000.0, "white": 100.0, "methods": ["clip", "landis2002", "tiny"],
+    }  # fmt: skip
+    assert {row["level"] for row in rows_in(out)} == {"8.0"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sizes: 3", "evaluate.yaml has no option 'sizes' to set; there are hdr, pairs, only"),
+        ("size: 3", "evaluate.yaml: size is 3, but must be at least 16"),
+        ("pairs: [a]", "evaluate.yaml: pairs is ['a'], but must be a list of 2 names"),
+        ("pairs: a", "evaluate.yaml: pairs is 'a', but must be a list of 2 names"),
+        ("weights: [1]", "evaluate.yaml: weights is [1], but must be a list of names"),
+        ("method: [clip, 3]", "evaluate.yaml: method 3: must be one of clip"),
+        ("precision: int3", "evaluate.yaml: precision is 'int3', but must be one of auto, fp32"),
+        ("share: 100", "evaluate.yaml: share 100: give per cents"),
+    ],
+)
+def test_what_a_file_says_wrongly_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "evaluate.yaml").write_text(text + "\n")
+    result = run("--config", tmp_path / "evaluate.yaml")
+    assert isinstance(result.exception, Ldr2hdrError) and message in str(result.exception)
 
 
 def test_two_weights_of_one_name_stay_apart(hdr: Path, weights: Path, tmp_path: Path) -> None:

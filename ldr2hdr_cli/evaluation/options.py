@@ -1,0 +1,137 @@
+"""Every option of `evaluate`, once, as those of `convert` are in `ldr2hdr_cli.options`."""
+# ruff: noqa: RUF009 (`setting` makes a field)
+
+import typing
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from ldr2hdr_cli.options import OperatorName, Options, read_with
+from model.errors import Ldr2hdrError
+from model.settings import brief, setting
+
+OPERATORS: tuple[str, ...] = typing.get_args(OperatorName)
+
+
+def shares(value: Any, shown: str = "--share") -> list[float]:
+    """ "4,8,12" → per cents, ascending, each once. Raises Ldr2hdrError."""
+    try:
+        found = sorted({float(part) for part in str(value).split(",") if part.strip()})
+    except ValueError:
+        found = []
+    if not found or not all(0 < share < 100 for share in found):
+        raise Ldr2hdrError(f"{shown} {brief(value)}: give per cents between 0 and 100, such as 4,8,12.")
+    return found
+
+
+def _operators(value: Any, shown: str) -> Any:
+    names = [value] if isinstance(value, str) else value
+    if isinstance(names, list) and (unknown := [name for name in names if name not in (*OPERATORS, "none")]):
+        raise Ldr2hdrError(f"{shown} {brief(unknown[0])}: must be one of {', '.join(OPERATORS)}, or none.")
+    return names
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(Options):
+    """What is compared, on which pictures, and how it is scored.
+
+    decides: "pictures", "clips" or both, whose scores depend on it; results.json quotes it.
+    """
+
+    hdr: Path | None = setting(
+        None,
+        "Folder of HDR pictures (.exr, .hdr); panoramas are cut into views.",
+        panel="Pictures",
+        decides=("pictures", "clips"),
+    )
+    pairs: tuple[Path, Path] | None = setting(
+        None,
+        "Given inputs and their truths, matched by name.",
+        panel="Pictures",
+        metavar="LDR_DIR HDR_DIR",
+        decides=("pictures",),
+    )
+    only: Path | None = setting(
+        None, "Text file with the scenes to use, one name a line.", panel="Pictures", short="--list"
+    )
+    video: bool = setting(
+        False, "Score clips of a camera that moves inside the panoramas: flicker and errors.", panel="Pictures"
+    )
+    frames: int = setting(24, "Of a clip, for --video.", panel="Pictures", low=2, decides=("clips",))
+    share: str = setting(
+        "4,8,12",
+        "Shares of clipped pixels, in per cent.",
+        panel="Pictures",
+        read=read_with(shares),
+        decides=("pictures",),
+    )
+    mild: bool = setting(
+        True, "Also over-expose views without a light source mildly.", panel="Pictures", decides=("pictures",)
+    )
+    seed: int = setting(
+        0,
+        "Of the virtual camera, the views and the bootstrap.",
+        panel="Pictures",
+        low=0,
+        decides=("pictures", "clips"),
+    )
+    size: int = setting(
+        512,
+        "Side of a view, longer side of a picture, in pixels.",
+        panel="Pictures",
+        low=16,
+        decides=("pictures", "clips"),
+    )
+    views: int = setting(3, "Views of a panorama.", panel="Pictures", low=1, decides=("pictures",))
+    jpeg: int | None = setting(
+        None,
+        "The camera's JPEG quality; none: 8 bit, lossless.",
+        panel="Pictures",
+        low=1,
+        high=100,
+        decides=("pictures",),
+    )
+
+    weights: list[str] | None = setting(
+        None, "A network's weights, or 'default'; repeat it for several.", panel="Methods"
+    )
+    method: list[str] | None = setting(
+        None, "A classical operator, or 'none'; repeat it. All of them unless given.", panel="Methods", read=_operators
+    )
+    prediction: list[Path] | None = setting(
+        None, "Folder of HDR pictures that another program made of the same inputs.", panel="Methods"
+    )
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps.", panel="Methods")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
+        "auto", "auto: bf16 where the processor has it.", panel="Methods"
+    )
+
+    fit_curve: bool = setting(
+        False, "Also remove the camera curve, by a monotone fit.", panel="Scores", decides=("pictures",)
+    )
+    cvvdp: bool = setting(True, "Score with ColorVideoVDP too; it is slow.", panel="Scores")
+    peak: float = setting(
+        4000.0,
+        "Brightest a display shows in PU21 and cvvdp, cd/m².",
+        panel="Scores",
+        low=1.0,
+        decides=("pictures", "clips"),
+    )
+    white: float = setting(
+        100.0, "LDR white on that display, cd/m².", panel="Scores", low=1.0, decides=("pictures", "clips")
+    )
+    jobs: int | None = setting(None, "Pictures scored at a time; up to 4 unless given.", panel="Scores", low=1)
+
+    out: Path | None = setting(
+        None, "Write results.csv, results.json, plots and a page there.", panel="Output", short="-o"
+    )
+    page_pictures: int = setting(24, "Pictures on the page, at most.", panel="Output", low=0)
+    save_inputs: Path | None = setting(
+        None, "Write the LDR pictures there as PNG, for another program, and stop.", panel="Output"
+    )
+
+    def deciding(self, what: Literal["pictures", "clips"]) -> dict[str, Any]:
+        """What the scores depend on, by name."""
+        return {
+            entry.name: getattr(self, entry.name) for entry in fields(self) if what in entry.metadata.get("decides", ())
+        }
