@@ -44,7 +44,7 @@ def main_options(
     context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show Python's traceback when something fails.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     context.obj = {"debug": debug}
@@ -161,7 +161,7 @@ def main() -> None:
         if debug:
             raise
         kind = type(error).__name__
-        typer.echo(f"ldr2hdr: unexpected {kind}: {error}. Run it again with --debug for the whole story.", err=True)
+        typer.echo(f"ldr2hdr: unexpected {kind}: {error}. Run it again with --debug for a traceback.", err=True)
         sys.exit(1)
 
 

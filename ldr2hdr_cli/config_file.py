@@ -12,7 +12,7 @@ from model.errors import Ldr2hdrError
 MAX_YAML = 2**17  # bytes of a settings file; PyYAML takes some seconds for as many
 
 
-def read_yaml(path: str | Path, advice: str = "use the settings.yaml of a run as a pattern") -> dict[str, Any]:
+def read_yaml(path: str | Path, advice: str = "write it like the settings.yaml of a run") -> dict[str, Any]:
     """The tables of a settings file, unchecked. advice: how an error ends.
 
     Raises:

@@ -38,7 +38,7 @@ def describe(path: Path) -> dict[str, Any]:
         raise Ldr2hdrError(f"{path} does not exist or is not a file; check the name.")
     try:
         with redirect_stdout(sys.stderr):  # OpenEXR prints what it thinks of a damaged file
-            found = _READERS.get(path.suffix.lower(), _plate)(path)
+            found = _READERS.get(path.suffix.lower(), _source)(path)
         return {"path": str(path), "kind": found.pop("kind"), "bytes": path.stat().st_size, **found}
     except OSError as error:
         raise Ldr2hdrError(f"{path} cannot be read ({error.strerror}).") from None
@@ -87,7 +87,7 @@ def light_statistics(pixels: np.ndarray | Sequence[np.ndarray]) -> dict[str, Any
 
 
 def _bands(planes: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-    """Some rows after the other, float32, C × pixels: a float copy of a large picture would be twice its size."""
+    """A few rows at a time, float32, C × pixels: a float copy of a large half picture would be twice its size."""
     height, width = planes[0].shape
     rows = max(_BAND // width, 1)
     for top in range(0, height, rows):
@@ -95,7 +95,7 @@ def _bands(planes: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def _step(count: int, width: int) -> int:
-    """Every how many pixels one is sampled; not the same columns in each row."""
+    """One pixel in so many is sampled; the step shares no factor with the width, so that all columns are seen."""
     step = -(-count // _SAMPLE)
     while step > 1 and math.gcd(step, width) > 1:
         step += 1
@@ -167,11 +167,11 @@ def _card_summary(weights: Path) -> str | None:
     return next((text for text in texts if text and not text.startswith(("#", "---", "|"))), None)
 
 
-def _plate(path: Path) -> dict[str, Any]:
+def _source(path: Path) -> dict[str, Any]:
     from ldr2hdr_cli.media.sources import probe
 
-    plate = probe(path)
-    found = {field.name: _plain(getattr(plate, field.name)) for field in fields(plate)}
+    source = probe(path)
+    found = {field.name: _plain(getattr(source, field.name)) for field in fields(source)}
     found.pop("path", None)
     # What does not apply to a still (a frame rate, a timecode) is left out rather than shown as nothing.
     return {name: value for name, value in found.items() if value is not None and value not in ([], {}, "")}
@@ -231,7 +231,7 @@ def _add_rows(table: Table, label: str, value: Any, name: str) -> None:
     if isinstance(value, Mapping):
         table.add_row(Text(label), Text(""))
         for inner, entry in value.items():
-            # Attribute names are data: only our own statistics lose their underscores.
+            # An attribute is shown under its exact name; only the names of our statistics lose their underscores.
             _add_rows(table, f"  {inner.replace('_', ' ') if name == 'light' else inner}", entry, inner)
     else:
         table.add_row(Text(label), Text(one_line(_shown(name, value))))

@@ -1,8 +1,9 @@
 """Every option of `convert`, once: default, help, bounds, panel, and whether it decides the bytes of a result.
 
 The command line, `--config FILE`, the environment, the Python API and the manifest are all made from the fields of one
-class. A new option is a new field; `decides=True` makes finished files of other values be made again. Nothing heavier
-than the standard library and Typer is imported here, since `ldr2hdr --help` reads this file.
+class. A new option is a new field; with `decides=True`, results that were made with another value are made again. The
+options of `evaluate` are in `evaluation.options`, those of training in `train.config`. Nothing heavier than the
+standard library and Typer is imported here, since `ldr2hdr --help` reads this file.
 """
 
 import inspect
@@ -24,7 +25,6 @@ from model.errors import Ldr2hdrError
 from model.settings import checked, setting
 
 PREFIX = "LDR2HDR_"  # of environment variables
-OperatorName = Literal["clip", "landis2002", "akyuz2007", "banterle2006", "rempel2007", "kovaleski2014"]
 T = TypeVar("T")
 
 
@@ -73,7 +73,7 @@ def memory_bytes(value: Any, shown: str = "--memory") -> int | None:
 
 
 def read_with(check: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
-    """Keeps the text that `check` accepts, as results and the manifest quote it."""
+    """Checks the text and keeps it as it is, since results and the manifest quote it."""
 
     def read(value: Any, shown: str) -> Any:
         check(value, shown)
@@ -113,10 +113,12 @@ class ConvertOptions(Options):
     frames: str | None = setting(None, "Frames of a clip, e.g. 100-250.", panel="Input", metavar="A-B", read=_text)
     every: int = setting(1, "Every Nth frame only.", panel="Input", low=1)
     start_number: int = setting(1, "Number of a clip's first frame.", panel="Input", low=0)
-    deinterlace: bool = setting(False, "One progressive picture a frame.", panel="Input", decides=True)
+    deinterlace: bool = setting(
+        False, "Interlaced clips: one progressive picture per frame.", panel="Input", decides=True
+    )
     fps: str | None = setting(
         None,
-        "A numbered sequence is a clip of so many frames a second: 25, 24000/1001.",
+        "Take a numbered sequence for a clip of this frame rate: 25, 24000/1001.",
         panel="Input",
         metavar="RATE",
         read=read_with(frame_rate),
@@ -128,8 +130,8 @@ class ConvertOptions(Options):
     weights: Path | None = setting(  # noqa: RUF009
         None, "A .safetensors that `train` wrote, or the authors' .pth.", panel="Reconstruction", decides=True
     )
-    method: Literal["network", OperatorName] = setting(
-        "network", "The network, or a classical operator.", panel="Reconstruction", decides=True
+    method: Literal["network", "clip", "landis2002", "akyuz2007", "banterle2006", "rempel2007", "kovaleski2014"] = (
+        setting("network", "The network, or a classical operator.", panel="Reconstruction", decides=True)
     )
     transfer: Literal["gamma", "srgb", "bt709"] = setting(
         "gamma",
@@ -140,7 +142,7 @@ class ConvertOptions(Options):
     gamma: float = setting(2.0, "For --transfer gamma.", panel="Reconstruction", low=0.1, high=10, decides=True)
     exposure: float = setting(
         0.0,
-        "Scale the result by so many stops, from -32 to 32.",
+        "Scale the result by this many stops, from -32 to 32.",
         panel="Reconstruction",
         metavar="EV",
         low=-32,
@@ -149,7 +151,7 @@ class ConvertOptions(Options):
     )
     temporal: Literal["auto", "off", "strong"] = setting(
         "auto",
-        "How much clipped areas of a clip keep from the frame before, so that they do not flicker.",
+        "How much the clipped areas of a clip keep of the frame before, against flicker.",
         panel="Reconstruction",
         decides=True,
     )
@@ -165,16 +167,18 @@ class ConvertOptions(Options):
     format: Literal["exr", "hdr"] = setting("exr", "OpenEXR, or Radiance.", panel="Output", decides=True)
     float_: bool = setting(False, "32-bit float instead of half.", panel="Output", decides=True)
     compression: Literal["zip", "zips", "piz", "pxr24", "b44", "dwaa", "dwab", "rle", "none"] = setting(
-        "zip", "", panel="Output", decides=True
+        "zip", "Of the EXR.", panel="Output", decides=True
     )
-    dwa_level: float = setting(45.0, "Loss of dwaa and dwab.", panel="Output", low=0, high=100_000, decides=True)
+    dwa_level: float = setting(
+        45.0, "Of dwaa and dwab: higher is smaller and coarser.", panel="Output", low=0, high=100_000, decides=True
+    )
     preview: bool = setting(
         False, "A PNG strip beside each result: source, −4, −2, 0 stops.", panel="Output", decides=True
     )
     preview_curve: Literal["filmic", "plain"] = setting(
-        "filmic", "Tone curve of the strip: filmic or plain.", panel="Output", decides=True
+        "filmic", "Tone curve of the strip.", panel="Output", decides=True
     )
-    overwrite: bool = setting(False, "Redo what is finished.", panel="Output")
+    overwrite: bool = setting(False, "Redo finished results.", panel="Output")
     verify: bool = setting(False, "Read every finished file back and compare its checksum.", panel="Output")
 
     device: str = setting(
@@ -185,7 +189,7 @@ class ConvertOptions(Options):
     )
     tile: str = setting(
         "auto",
-        "Side in pixels; auto: as large as memory allows.",
+        "Side of a tile in pixels; auto: as large as memory allows.",
         panel="Speed and memory",
         read=_length("auto"),
         decides=True,
@@ -193,7 +197,7 @@ class ConvertOptions(Options):
     overlap: int = setting(128, "Pixels shared by neighbouring tiles.", panel="Speed and memory", low=0, decides=True)
     memory: str | None = setting(
         None,
-        "For the network, e.g. 6G. (default: a quarter of the machine's)",
+        "For the network, e.g. 6G; a quarter of the machine's unless given.",
         panel="Speed and memory",
         read=read_with(memory_bytes),
         decides=True,
@@ -203,7 +207,7 @@ class ConvertOptions(Options):
     def deciding(self) -> dict[str, Any]:
         """What decides the bytes of a result, by the names that the manifest has always used.
 
-        What only the machine and the inputs settle (the weights' checksum, `auto`) is put in by `run`.
+        What the machine and the inputs decide (the weights' checksum, what `auto` means) is added by `convert.run`.
         """
         values = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.metadata.get("decides")}
         values["half"] = not values.pop("float_")
@@ -216,10 +220,10 @@ class ConvertOptions(Options):
 
 @dataclass(frozen=True)
 class CommandOptions(ConvertOptions):
-    """Those that only the command has: what is seen of a run."""
+    """What only the command has besides: how a run is reported."""
 
-    dry_run: bool = setting(False, "Say what would be written, and stop.", panel="Messages")
-    quiet: bool = setting(False, "Only failures.", panel="Messages", short="-q")
+    dry_run: bool = setting(False, "Print what would be written, and stop.", panel="Messages")
+    quiet: bool = setting(False, "Print only failures.", panel="Messages", short="-q")
     json: bool = setting(False, "One JSON line an event on stdout.", panel="Messages")
     log_file: Path | None = setting(  # noqa: RUF009
         None, "Append every event, with the time, to this file.", panel="Messages", metavar="FILE"
@@ -265,7 +269,7 @@ def _of_variable(text: str, wanted: Any) -> Any:
 
 
 def _name(entry: Field[Any]) -> str:
-    """Of an option, as files spell it: a Python keyword or built-in has a trailing underscore as a field only."""
+    """An option's name in settings files; the field of one that Python knows already ends in an underscore."""
     return entry.name.rstrip("_")
 
 

@@ -1,4 +1,4 @@
-"""`ldr2hdr train pretrain | finetune | patches | average`: settings from defaults, file and flags; then the loop.
+"""`ldr2hdr train pretrain | finetune | patches | average`: gathers the settings, then trains.
 
 The options are made from the fields of `train.config`, where each setting is described once. Nothing heavier than
 the standard library and Typer is imported before a command runs.
@@ -54,7 +54,10 @@ Perceptual = Annotated[
 Camera = Annotated[
     list[str] | None,
     typer.Option(
-        "--camera", metavar="NAME=VALUE", help="A number of the virtual camera; repeatable.", show_default=False
+        "--camera",
+        metavar="NAME=VALUE",
+        help="One setting of the virtual camera, such as share_low=0.01; repeatable.",
+        show_default=False,
     ),
 ]
 
@@ -99,7 +102,7 @@ def finetune(
     images: Annotated[
         list[Path] | None,
         typer.Option(
-            "--images", help="Folder of photographs to take for HDR scenes as well; repeatable.", show_default=False
+            "--images", help="Folder of photographs to use as HDR scenes too; repeatable.", show_default=False
         ),
     ] = None,
     init: Init = None,
@@ -120,9 +123,11 @@ def patches(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the patches and their index.")],
     per_scene: Annotated[int, typer.Option(min=1, help="Patches cut from each picture.")] = 32,
     size: Annotated[int, typer.Option(min=32, help="Side of a patch in pixels.")] = 512,
-    threshold: Annotated[float, typer.Option(min=0, help="Kept from this score of algorithm 1 on.")] = 0.85,
+    threshold: Annotated[float, typer.Option(min=0, help="Keep patches from this score of algorithm 1 on.")] = 0.85,
     panorama: Annotated[str, typer.Option(help="auto (2:1 pictures), yes, no.")] = "auto",
-    exclude: Annotated[Path | None, typer.Option(help="A text file that names pictures never to be used.")] = None,
+    exclude: Annotated[
+        Path | None, typer.Option(help="A text file that names pictures never to be used, one a line.")
+    ] = None,
     camera: Camera = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
@@ -159,10 +164,14 @@ def average(
     weights: Annotated[list[Path], typer.Argument(help="Weights files of one lineage.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="The .safetensors file to write.", show_default=False)],
     half: Annotated[bool, typer.Option("--half", help="Store float16: half the size.")] = False,
-    about: Annotated[str | None, typer.Option(help="A sentence kept in the file.", show_default=False)] = None,
-    licence: Annotated[str | None, typer.Option(help="Kept in the file.", show_default=False)] = None,
+    about: Annotated[
+        str | None, typer.Option(help="A sentence about the weights, kept in the file.", show_default=False)
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Licence of the weights, kept in the file.", show_default=False)
+    ] = None,
 ) -> None:
-    """Write the mean of weights where one was trained from the other, or both from the same: often better than each."""
+    """Write the mean of weights that were trained one from another, or from the same: often better than each."""
     if out.suffix != ".safetensors" or not out.parent.is_dir():
         raise Ldr2hdrError(f"--out {out}: must be a .safetensors file in a folder that exists.")
     from ldr2hdr_cli.train_display import say

@@ -85,8 +85,10 @@ def read_metadata(path: str | os.PathLike[str] | None = None) -> dict[str, str]:
 
 
 def usual_working_size(path: str | os.PathLike[str] | None = None) -> int | None:
-    """The `working_size` for `Reconstructor`: that of our training's views; None for a `.pth`, which gets the paper's
-    method alone."""
+    """The `working_size` for `Reconstructor`: the size of the views that our training cuts.
+
+    None for a `.pth`, which is run as the paper has it.
+    """
     return WORKING_SIZE if CONFIG_KEY in read_metadata(path) else None
 
 
@@ -156,7 +158,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], NetworkConfig]:
         metadata = file.metadata() or {}
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     if CONFIG_KEY not in metadata:
-        raise WeightsError(f"{path}: these tensors are of some other network: the file holds no {CONFIG_KEY}.")
+        raise WeightsError(
+            f"{path}: these tensors are of some other network (no {CONFIG_KEY}); give weights of `ldr2hdr train`."
+        )
     try:
         return state, _config(json.loads(metadata[CONFIG_KEY]))
     except RecursionError:
@@ -168,7 +172,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], NetworkConfig]:
 def _read_pth(path: Path) -> tuple[dict[str, Tensor], NetworkConfig]:
     try:
         _refuse_compression(path)
-        with warnings.catch_warnings(action="ignore"):  # what torch thinks of a file is said once, by our own sentence
+        with warnings.catch_warnings(action="ignore"):  # torch's warnings about a file: our own sentence says it once
             content = torch.load(path, map_location="cpu", weights_only=True)
     except WeightsError:
         raise
@@ -180,10 +184,12 @@ def _read_pth(path: Path) -> tuple[dict[str, Tensor], NetworkConfig]:
     state = content.get("model") if isinstance(content, dict) else None
     if not isinstance(state, dict) or "enc_1.conv.input_conv.weight" not in state:
         raise WeightsError(
-            f"{path}: no network of this kind is inside; the authors' checkpoint has a state dict under 'model'."
+            f"{path}: no network of this kind is inside; give the authors' checkpoint, with a state dict under 'model'."
         )
     if not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()):
-        raise WeightsError(f"{path}: its state dict holds things that are no named tensors.")
+        raise WeightsError(
+            f"{path}: its state dict holds more than named tensors; give the authors' .pth or a .safetensors file."
+        )
     first = state["enc_1.conv.input_conv.weight"]
     inferred = {
         **SANTOS2020,
@@ -203,12 +209,14 @@ def _refuse_compression(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         whole = sum(entry.file_size for entry in archive.infolist())
     if whole > path.stat().st_size:
-        raise WeightsError(f"{path}: refused as a weights file: it unpacks to {whole} bytes; torch.save packs nothing.")
+        raise WeightsError(
+            f"{path}: refused as a weights file: it unpacks to {whole} bytes; torch.save does not compress."
+        )
 
 
 def _config(settings: Any) -> NetworkConfig:
     if not isinstance(settings, dict):
-        raise TypeError("they are no table")
+        raise TypeError("they are not a table")
     known = {field.name for field in fields(NetworkConfig)}
     if unknown := sorted(set(settings) - known):
         raise ValueError(f"unknown setting {', '.join(map(str, unknown))}")
@@ -227,10 +235,12 @@ def _build(path: Path, state: dict[str, Tensor], config: NetworkConfig) -> Maske
                 f"{path}: {name} has shape {tuple(tensor.shape)}, its settings need {tuple(expected[name].shape)}."
             )
         if not _is_dense(tensor):
-            raise WeightsError(f"{path}: {name} is not stored number by number; clone it and save it again.")
+            raise WeightsError(
+                f"{path}: {name} is sparse, without data or a view that repeats numbers; save a dense copy of it."
+            )
         if tensor.dtype not in DTYPES:
             kinds = ", ".join(str(kind).removeprefix("torch.") for kind in DTYPES)
-            raise WeightsError(f"{path}: {name} is made of {tensor.dtype} and must be one of {kinds}.")
+            raise WeightsError(f"{path}: {name} is of type {tensor.dtype}, but must be one of {kinds}.")
         if not bool(torch.isfinite(tensor).all()):
             raise WeightsError(f"{path}: {name} is not made of finite numbers; the training that wrote it failed.")
     net = MaskedUNet(config)
@@ -239,7 +249,7 @@ def _build(path: Path, state: dict[str, Tensor], config: NetworkConfig) -> Maske
 
 
 def _is_dense(tensor: Tensor) -> bool:
-    """Not sparse, not without numbers (on "meta"), and no view of few numbers as many (stride 0)."""
+    """Every number is stored: not sparse, not on "meta", not a view that shows few numbers as many (stride 0)."""
     if tensor.layout != torch.strided or tensor.device.type != "cpu":
         return False
     return tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()

@@ -18,7 +18,7 @@ _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no"
 
 
 def setting(default: Any, text: str, **more: Any) -> Any:
-    """A dataclass field with a help text; `low` and `high` bound a number, which must be greater than `above`.
+    """A dataclass field with a help text. A number is at least `low`, at most `high` and greater than `above`.
 
     read: `(value, shown) -> value`, where the type alone does not say what is allowed. Raises Ldr2hdrError.
     """
@@ -28,7 +28,7 @@ def setting(default: Any, text: str, **more: Any) -> Any:
 def checked(key: str, value: Any, owner: type, shown: str) -> Any:
     """`value` as the type of field `key` of `owner`, within its bounds.
 
-    shown: what the user knows the setting by, as an error begins with it. Raises Ldr2hdrError.
+    shown: the name by which the user set it, with which an error begins. Raises Ldr2hdrError.
     """
     known = {f.name: f for f in fields(owner)}
     if key not in known:

@@ -6,11 +6,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from ldr2hdr_cli.options import OperatorName, Options, read_with
+from ldr2hdr_cli.options import ConvertOptions, Options, read_with
 from model.errors import Ldr2hdrError
 from model.settings import brief, setting
 
-OPERATORS: tuple[str, ...] = typing.get_args(OperatorName)
+OPERATORS = [name for name in typing.get_args(typing.get_type_hints(ConvertOptions)["method"]) if name != "network"]
 
 
 def shares(value: Any, shown: str = "--share") -> list[float]:
@@ -26,7 +26,7 @@ def shares(value: Any, shown: str = "--share") -> list[float]:
 
 def _operators(value: Any, shown: str) -> Any:
     names = [value] if isinstance(value, str) else value
-    if isinstance(names, list) and (unknown := [name for name in names if name not in (*OPERATORS, "none")]):
+    if isinstance(names, list) and (unknown := [name for name in names if name not in [*OPERATORS, "none"]]):
         raise Ldr2hdrError(f"{shown} {brief(unknown[0])}: must be one of {', '.join(OPERATORS)}, or none.")
     return names
 
@@ -46,7 +46,7 @@ class EvaluateOptions(Options):
     )
     pairs: tuple[Path, Path] | None = setting(
         None,
-        "Given inputs and their truths, matched by name.",
+        "Inputs that exist already and their truths, matched by name.",
         panel="Pictures",
         metavar="LDR_DIR HDR_DIR",
         decides=("pictures",),
@@ -57,27 +57,30 @@ class EvaluateOptions(Options):
     video: bool = setting(
         False, "Score clips of a camera that moves inside the panoramas: flicker and errors.", panel="Pictures"
     )
-    frames: int = setting(24, "Of a clip, for --video.", panel="Pictures", low=2, decides=("clips",))
+    frames: int = setting(24, "Frames of a clip, for --video.", panel="Pictures", low=2, decides=("clips",))
     share: str = setting(
         "4,8,12",
-        "Shares of clipped pixels, in per cent.",
+        "Shares of the pixels to clip, in per cent.",
         panel="Pictures",
         read=read_with(shares),
         decides=("pictures",),
     )
     mild: bool = setting(
-        True, "Also over-expose views without a light source mildly.", panel="Pictures", decides=("pictures",)
+        True,
+        "Also make mildly over-exposed pictures of views without a light source.",
+        panel="Pictures",
+        decides=("pictures",),
     )
     seed: int = setting(
         0,
-        "Of the virtual camera, the views and the bootstrap.",
+        "Seed of the virtual camera, the views and the bootstrap.",
         panel="Pictures",
         low=0,
         decides=("pictures", "clips"),
     )
     size: int = setting(
         512,
-        "Side of a view, longer side of a picture, in pixels.",
+        "Side of a view, or longer side of a picture, in pixels.",
         panel="Pictures",
         low=16,
         decides=("pictures", "clips"),
@@ -85,7 +88,7 @@ class EvaluateOptions(Options):
     views: int = setting(3, "Views of a panorama.", panel="Pictures", low=1, decides=("pictures",))
     jpeg: int | None = setting(
         None,
-        "The camera's JPEG quality; none: 8 bit, lossless.",
+        "The camera's JPEG quality; 8 bit, lossless, unless given.",
         panel="Pictures",
         low=1,
         high=100,
@@ -112,7 +115,7 @@ class EvaluateOptions(Options):
     cvvdp: bool = setting(True, "Score with ColorVideoVDP too; it is slow.", panel="Scores")
     peak: float = setting(
         4000.0,
-        "Brightest a display shows in PU21 and cvvdp, cd/m².",
+        "Peak of the display that PU21 and cvvdp assume, cd/m².",
         panel="Scores",
         low=1.0,
         decides=("pictures", "clips"),
@@ -120,7 +123,7 @@ class EvaluateOptions(Options):
     white: float = setting(
         100.0, "LDR white on that display, cd/m².", panel="Scores", low=1.0, decides=("pictures", "clips")
     )
-    jobs: int | None = setting(None, "Pictures scored at a time; up to 4 unless given.", panel="Scores", low=1)
+    jobs: int | None = setting(None, "Pictures scored at the same time; up to 4 unless given.", panel="Scores", low=1)
 
     out: Path | None = setting(
         None, "Write results.csv, results.json, plots and a page there.", panel="Output", short="-o"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from model.atomic import replace_atomically, sweep, write_atomically
+from model.atomic import make_folder, replace_atomically, sweep, write_atomically
 from model.errors import Ldr2hdrError
 
 
@@ -13,6 +13,15 @@ def test_a_file_gets_the_bytes_and_the_mode_of_any_new_file(tmp_path: Path) -> N
     write_atomically(tmp_path / "result", b"new")
     assert (tmp_path / "result").read_bytes() == b"new"
     assert (tmp_path / "result").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_folder_is_made_with_its_parents_or_refused_in_a_sentence(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(Ldr2hdrError, match=r"file.c cannot be created \(.*\); choose another folder\."):
+        make_folder(tmp_path / "file" / "c")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")

@@ -176,7 +176,7 @@ def test_tensors_of_another_kind_are_named(tmp_path, kind):
     name = "enc_2.conv.input_conv.weight"
     with warnings.catch_warnings(action="ignore"):  # of sparse ones
         torch.save({"model": {**state, name: STRANGE[kind](state[name])}}, tmp_path / "a.pth")
-    with pytest.raises(WeightsError, match=r"encoder\.1\.conv\.weight is (made of|not stored)"):
+    with pytest.raises(WeightsError, match=r"encoder\.1\.conv\.weight is (of type|sparse, without data)"):
         load_network(tmp_path / "a.pth")
 
 
@@ -190,7 +190,7 @@ def test_numbers_of_16_and_64_bits_are_read(tmp_path, dtype):
 def test_a_name_that_is_no_text_is_a_sentence(tmp_path):
     state = santos_file(tmp_path / "a.pth", depth=2)
     torch.save({"model": {**state, 3: torch.zeros(1)}}, tmp_path / "a.pth")
-    with pytest.raises(WeightsError, match="no named tensors"):
+    with pytest.raises(WeightsError, match="more than named tensors"):
         load_network(tmp_path / "a.pth")
 
 

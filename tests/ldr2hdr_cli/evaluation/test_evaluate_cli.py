@@ -165,7 +165,7 @@ def test_misuse_is_one_sentence(hdr: Path, arguments: list[str], message: str) -
 
 
 def test_every_operator_can_be_named() -> None:
-    assert tuple(METHODS) == OPERATORS
+    assert list(METHODS) == OPERATORS
 
 
 def test_options_come_from_a_file_then_variables_then_flags(hdr: Path, weights: Path, tmp_path: Path) -> None:
