@@ -257,15 +257,12 @@ def make_options(
 
 def _of_variable(text: str, wanted: Any) -> Any:
     """A variable holds only text: several names stand in it as in PATH, and digits are a number where one is wanted."""
-    kinds = {
-        wanted,
-        typing.get_origin(wanted),
-        *typing.get_args(wanted),
-        *map(typing.get_origin, typing.get_args(wanted)),
-    }
-    if kinds & {list, tuple}:
+    choices = typing.get_args(wanted)
+    if type(None) in choices:
+        wanted = next(kind for kind in choices if kind is not type(None))
+    if typing.get_origin(wanted) in (list, tuple):
         return text.split(os.pathsep)
-    return int(text) if int in kinds and re.fullmatch(r"-?[0-9]{1,18}", text) else text
+    return int(text) if wanted is int and re.fullmatch(r"-?[0-9]{1,18}", text) else text
 
 
 def _name(entry: Field[Any]) -> str:

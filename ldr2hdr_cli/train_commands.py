@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ldr2hdr_cli.config_file import read_yaml
-from ldr2hdr_cli.options import with_options
+from ldr2hdr_cli.options import Command, with_options
 from model.errors import Ldr2hdrError
 from train.config import SECTIONS, Settings, make_settings
 
@@ -62,7 +62,7 @@ Camera = Annotated[
 ]
 
 
-@train_app.command()
+@train_app.command(cls=Command)
 @with_options(SECTIONS, OWN | FINETUNING_ONLY, bounded=False)
 def pretrain(
     flags: dict[str, dict[str, Any]],
@@ -86,7 +86,7 @@ def pretrain(
     _train(stage, flags, out, images, "--images", init, config, camera, perceptual, resume)
 
 
-@train_app.command()
+@train_app.command(cls=Command)
 @with_options(SECTIONS, OWN | INPAINTING_ONLY, bounded=False)
 def finetune(
     flags: dict[str, dict[str, Any]],

@@ -35,6 +35,8 @@ def convert(inputs: Sequence[str], output: Path, options: CommandOptions, debug:
                 case _:
                     display.show(event)
         again = _command(without="--overwrite")  # what was made again a moment ago is finished
+        if options.overwrite and "--overwrite" not in sys.argv:  # a file or a variable says so
+            again += " --no-overwrite"
         display.finish(retry=again)
         if caught:
             display.say(f"Interrupted; what is finished stays. To go on: {again}")

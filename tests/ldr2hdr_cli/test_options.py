@@ -106,6 +106,18 @@ def test_what_a_file_or_a_variable_turns_on_a_flag_turns_off(tmp_path, monkeypat
     assert next(entry for entry in map(json.loads, lines) if "output" not in entry)["settings"]["half"] is True
 
 
+def test_what_to_type_again_undoes_an_overwrite_that_was_not_typed(tmp_path, monkeypatch, capfd):
+    """Else all that is finished would be made once more for the one that failed."""
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LDR2HDR_OVERWRITE", "true")
+    monkeypatch.setattr(sys, "argv", ["ldr2hdr", "convert", "broken.png", "-o", "out", "--method", "clip"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 1
+    assert "ldr2hdr convert broken.png -o out --method clip --no-overwrite\n" in capfd.readouterr().err
+
+
 def test_the_help_shows_a_negative_only_of_what_is_on():
     for name in ("convert", "evaluate"):
         said = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "200"}).output

@@ -172,9 +172,14 @@ def test_options_come_from_a_file_then_variables_then_flags(hdr: Path, weights: 
     config = tmp_path / "evaluate.yaml"
     config.write_text(
         f"hdr: {hdr}\nsize: 32\nviews: 2\nshare: 8\ncvvdp: false\nfit-curve: true\nmethod: clip\n"
-        f"weights: [{weights}]\njobs: 1\nprecision: fp32\nmild: no\njpeg: 90\nframes: 7\n"
+        f"weights: [{weights}]\njobs: 1\nprecision: fp32\nmild: no\njpeg: 80\nframes: 7\n"
     )
-    variables = {"LDR2HDR_SIZE": "48", "LDR2HDR_VIEWS": "2", "LDR2HDR_METHOD": os.pathsep.join(["clip", "landis2002"])}
+    variables = {
+        "LDR2HDR_SIZE": "48",
+        "LDR2HDR_VIEWS": "2",
+        "LDR2HDR_JPEG": "90",
+        "LDR2HDR_METHOD": os.pathsep.join(["clip", "landis2002"]),
+    }
     out = tmp_path / "out"
     flags = ["--config", config, "--views", "1", "--no-fit-curve", "-o", out]
     result = run(*flags, "--device", "cpu", **variables)
