@@ -22,9 +22,9 @@ class NetworkConfig:
     base_channels: channels of the first layer (paper: 64). depth: layers down, and up (paper: 7).
     masking: the columns of table 2: "feature" (eq. 2-4), "input" (the mask multiplies the picture only), "gated"
         (learned gates, Yu et al. 2019), "none".
-    mask_threshold: α of figure 2. encoder_activation, decoder_activation: the text and the released code have them the
-        other way round. skip_mask: the mask that a skip connection carries into the decoder, all "ones" as in the
-        released code, or that of the "encoder" layer it comes from.
+    mask_threshold: α of figure 2. encoder_activation, decoder_activation: the text has relu in the decoder, the
+        released code in the encoder. skip_mask: the mask that a skip connection carries into the decoder, all "ones" as
+        in the released code, or that of the "encoder" layer it comes from.
     floor: in eq. 1, hold the reconstruction at or above T^γ.
     """
 
@@ -99,7 +99,7 @@ class MaskedConv(nn.Module):
 
     @torch.no_grad()
     def mask_filter(self) -> Tensor:
-        """|W| / (‖W‖₁ + 1e-6), ‖·‖₁ per output channel; made again in eval mode only when the weights have changed."""
+        """|W| / (‖W‖₁ + 1e-6), ‖·‖₁ per output channel; in eval mode it is kept until the weights change."""
         weight = self.conv.weight
         version = 0 if weight.is_inference() else weight._version
         state = (version, weight.data_ptr(), weight.dtype, weight.device)
@@ -111,7 +111,7 @@ class MaskedConv(nn.Module):
 
 
 class GatedConv(nn.Module):
-    """A convolution whose output is weighed by learned gates (Yu et al. 2019), the GConv column of table 2."""
+    """A convolution whose output is multiplied by learned gates (Yu et al. 2019), the GConv column of table 2."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, bias: bool) -> None:
         super().__init__()
