@@ -19,6 +19,7 @@ import numpy as np
 
 from ldr2hdr_cli.convert.operators import expand
 from ldr2hdr_cli.evaluation.alignment import align_scale, fit_curve
+from ldr2hdr_cli.evaluation.lights import light_rmse_stops
 from ldr2hdr_cli.evaluation.metrics import PEAK, WHITE, cvvdp_jod, score
 from ldr2hdr_cli.evaluation.protocol import Case, aligning_pixels
 from ldr2hdr_cli.media.pictures import read_hdr
@@ -175,6 +176,8 @@ def _row(case: Case, method: str, picture: np.ndarray, scoring: Scoring) -> dict
         "method": method,
     }
     row |= score(picture, case.truth, case.clipped, peak=scoring.peak, white=scoring.white, cvvdp=False)
+    if case.exposure == "panorama":
+        row["light_rmse_stops"] = light_rmse_stops(picture, case.truth)
     if scoring.cvvdp:
         with _CVVDP_LOCK:
             row["cvvdp_jod"] = cvvdp_jod(picture, case.truth, scoring.peak, scoring.white, scoring.device)

@@ -195,7 +195,8 @@ def _codes(encoded: np.ndarray) -> np.ndarray:
 def _picture(picture: PagePicture, order: Sequence[str]) -> dict[str, Any]:
     rows = {row["method"]: row for row in picture.rows}
     height, width = picture.source.shape[:2]
-    about = {"share": f"{picture.level:g} % asked", "mild": f"{picture.level:.2f} stops over", "given": "given"}
+    asked = f"{picture.level:g} % asked"
+    about = {"share": asked, "panorama": asked, "mild": f"{picture.level:.2f} stops over", "given": "given"}
     return {
         "name": picture.name,
         "kind": KINDS[picture.exposure],

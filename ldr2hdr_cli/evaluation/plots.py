@@ -35,12 +35,14 @@ def figure(summary: dict[str, list[MethodScore]], format: str = "svg", dark: boo
     }
     with matplotlib.rc_context(style):
         kind = next(iter(summary))
-        shares = [key for key in (HEADLINE, "pu21_psnr_clipped", "cvvdp_jod") if _has_levels(summary, key)]
+        by_share = summary.get("share") or summary.get("panorama") or []
+        curves = (HEADLINE, "pu21_psnr_clipped", "cvvdp_jod", "light_rmse_stops")
+        shares = [key for key in curves if _has_levels(by_share, key)]
         panels = Figure(figsize=(4.2 * (len(shares) + 2), 3.6), layout="constrained")
         axes = panels.subplots(1, len(shares) + 2, squeeze=False)[0]
         colours = {score.method: f"C{index % 10}" for index, score in enumerate(summary[kind])}
         for axis, key in zip(axes, shares, strict=False):
-            _draw_shares(axis, summary["share"], key, colours)
+            _draw_shares(axis, by_share, key, colours)
         _draw_bins(axes[-2], summary[kind], colours, "rmse")
         _draw_bins(axes[-1], summary[kind], colours, "bias")
         handles, labels = axes[-1].get_legend_handles_labels()
@@ -57,8 +59,8 @@ def figure(summary: dict[str, list[MethodScore]], format: str = "svg", dark: boo
     return buffer.getvalue()
 
 
-def _has_levels(summary: dict[str, list[MethodScore]], key: str) -> bool:
-    return any(isfinite(m[key].mean) for score in summary.get("share", []) for m in score.by_level.values())
+def _has_levels(scores: Sequence[MethodScore], key: str) -> bool:
+    return any(isfinite(m[key].mean) for score in scores for m in score.by_level.values())
 
 
 def _draw_shares(axis: Any, scores: Sequence[MethodScore], key: str, colours: dict[str, str]) -> None:

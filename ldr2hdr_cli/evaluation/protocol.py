@@ -2,11 +2,15 @@
 
 A case is one LDR picture with its truth, in which the clip level is 1.0. `made_cases` photographs HDR pictures
 with a virtual camera whose every number follows from the seed, the scene's name and the view, so that two
-runs, on two machines, compare on the same pictures. Two kinds of exposure are made of them:
+runs, on two machines, compare on the same pictures. Three kinds of exposure are made of them:
 
 "share": a given share of the pixels clips. That is the test of Santos et al. 2020 (section 5, figure 8).
 "mild": the brightest point of a view without a light source lies 0.25 to 1.5 stops above the clip level. A
     method that takes every clipped pixel for a lamp does well in the first test and fails this one.
+"panorama": a whole panorama of which a given share clips, as a lighter has it.
+
+Photographs in which nothing is clipped serve as HDR pictures too, see `photo_cases`: they are sharp, where views
+of panoramas are enlarged.
 """
 
 from __future__ import annotations
@@ -21,15 +25,18 @@ import imageio.v3 as iio
 import numpy as np
 
 from ldr2hdr_cli.evaluation.alignment import align_scale
-from ldr2hdr_cli.media.pictures import find_pictures, read_hdr
+from ldr2hdr_cli.media.pictures import find_pictures, read_hdr, read_photo
 from ldr2hdr_cli.media.sources import STILL_SUFFIXES, read_still
 from model.atomic import make_folder, write_atomically
 from model.constants import LUMINANCE
 from model.errors import Ldr2hdrError
+from model.exposure import linearise
 from train.camera import camera_curve, expose
 from train.panorama import is_panorama, perspective
 
 SHARES = (4.0, 8.0, 12.0)  # per cent of the pixels
+PANORAMA_SHARES = (0.5, 2.0, 8.0)  # of a panorama, most of which is ground and walls
+UNCLIPPED = 1e-3  # share of the pixels that may be clipped in a photograph that serves as the truth
 MILD_STOPS = (0.25, 1.5)  # the brightest point above the clip level
 MILD_RANGE = 3.0  # stops from the median to the brightest point, at most, in a view without a light source
 BRIGHTEST = 99.95  # percentile that stands for the brightest point; above it lie fireflies and glints
@@ -52,8 +59,8 @@ CLIPPED_CODE = 1 - 1.5 / 255  # display value from which a channel of a given LD
 class Case:
     """One picture to convert and the truth about it.
 
-    name: a file stem, unique in a run. scene: what the bootstrap resamples. exposure: "share", "mild", "given".
-    level: the share of clipped pixels that was asked for, in per cent; stops over the clip level for "mild".
+    name: a file stem, unique in a run. scene: what the bootstrap resamples. exposure: "share", "mild", "panorama",
+    "given". level: the share of clipped pixels that was asked for, in per cent; stops over the clip level for "mild".
     ldr: float32 H×W×3, display-encoded in [0, 1]. truth: float32 H×W×3, linear, the clip level is 1.0.
     clipped: bool H×W×3, channel by channel.
     """
@@ -77,6 +84,7 @@ class Protocol:
     """How cases are made. size: side of a view, or longer side of a picture, in pixels. views: of a panorama.
 
     jpeg: quality 1 to 100, or None for 8 bit without compression. only: names of scenes, empty for all.
+    panorama: whole panoramas instead of views, 2·size × size pixels.
     """
 
     shares: Sequence[float] = SHARES
@@ -86,6 +94,7 @@ class Protocol:
     views: int = 3
     jpeg: int | None = None
     only: Sequence[str] = field(default=())
+    panorama: bool = False
 
 
 def made_cases(folder: Path, protocol: Protocol) -> Iterator[Case]:
@@ -95,6 +104,9 @@ def made_cases(folder: Path, protocol: Protocol) -> Iterator[Case]:
     """
     for path in scenes(folder, protocol.only):
         truth = np.maximum(np.nan_to_num(read_hdr(path)[..., :3], nan=0.0, posinf=65504.0), 0.0)
+        if protocol.panorama:
+            yield from _panorama_cases(path, truth, protocol)
+            continue
         for view, tag in _views(truth, path.stem, protocol, mild=False):
             n, sigma = _curve(numbers_of(protocol.seed, path.stem, tag))
             for share in protocol.shares:
@@ -105,18 +117,47 @@ def made_cases(folder: Path, protocol: Protocol) -> Iterator[Case]:
             yield from _mild_cases(truth, path.stem, protocol)
 
 
+def photo_cases(folder: Path, protocol: Protocol) -> Iterator[Case]:
+    """Photograph the photographs of `folder` again, over-exposed: the sRGB curve's inverse of each is the truth.
+
+    Raises Ldr2hdrError where the folder has no photograph, or one in which something is clipped, since what was
+    there is not known.
+    """
+    paths = _named(folder, find_pictures([folder], "photo"), protocol.only)
+    for path in paths:
+        ldr = read_photo(path)
+        if (share := float((ldr >= CLIPPED_CODE).any(axis=2).mean())) > UNCLIPPED:
+            raise Ldr2hdrError(
+                f"{path} has {share:.1%} of its pixels clipped, so the truth is not known; leave it out with --list."
+            )
+        view = _shrink(linearise(ldr, "srgb"), protocol.size)
+        n, sigma = _curve(numbers_of(protocol.seed, path.stem, "f0"))
+        for share in protocol.shares:
+            exposed = view * np.float32(expose(view, share / 100))
+            yield _photograph(
+                f"{path.stem}_share{share:g}", path.stem, "share", share, exposed, n, sigma, protocol.jpeg
+            )
+
+
 def scenes(folder: Path, only: Sequence[str] = ()) -> list[Path]:
     """The HDR pictures of `folder`, by name; of those, the ones that `only` names (with or without suffix)."""
-    paths = sorted(find_pictures([folder], "hdr"), key=lambda path: (path.stem, str(path)))
+    paths = find_pictures([folder], "hdr")
     if not paths:
         raise Ldr2hdrError(f"{folder} holds no HDR picture (.exr or .hdr); give a folder that does.")
+    return _named(folder, paths, only)
+
+
+def _named(folder: Path, paths: list[Path], only: Sequence[str]) -> list[Path]:
+    """By name; of those, the ones that `only` names (with or without suffix)."""
+    paths = sorted(paths, key=lambda path: (path.stem, str(path)))
     stems = [path.stem for path in paths]
     if len(set(stems)) < len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)
         raise Ldr2hdrError(f"{folder} holds two pictures called {twice}; rename one of them.")
     if not only:
         return paths
-    wanted = {Path(name).stem if Path(name).suffix.lower() in (".exr", ".hdr") else name for name in only}
+    suffixes = {path.suffix for path in paths}
+    wanted = {Path(name).stem if Path(name).suffix in suffixes else name for name in only}
     if missing := sorted(wanted - set(stems)):
         raise Ldr2hdrError(
             f"{folder} lacks {missing[0]} and {len(missing) - 1} more of the names asked for; mend the list."
@@ -215,6 +256,19 @@ def _mild_cases(truth: np.ndarray, scene: str, protocol: Protocol) -> Iterator[C
             continue
         exposed = view * np.float32(2**stops / brightest)
         yield _photograph(f"{scene}_{tag}_mild", scene, "mild", stops, exposed, n, sigma, protocol.jpeg)
+
+
+def _panorama_cases(path: Path, truth: np.ndarray, protocol: Protocol) -> Iterator[Case]:
+    if not is_panorama(truth.shape):
+        raise Ldr2hdrError(
+            f"{path} is {_size(truth)}, not twice as wide as high: no panorama; leave it out with --list."
+        )
+    truth = _shrink(truth, 2 * protocol.size)
+    n, sigma = _curve(numbers_of(protocol.seed, path.stem, "p0"))
+    for share in protocol.shares:
+        exposed = truth * np.float32(expose(truth, share / 100))
+        name = f"{path.stem}_panorama_share{share:g}"
+        yield _photograph(name, path.stem, "panorama", share, exposed, n, sigma, protocol.jpeg)
 
 
 def _views(truth: np.ndarray, scene: str, protocol: Protocol, *, mild: bool) -> Iterator[tuple[np.ndarray, str]]:

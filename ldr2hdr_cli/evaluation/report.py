@@ -26,6 +26,7 @@ SHOWN = (  # in the terminal and at the top of the page; the files hold all
     "mse_gamma",
     "pu21_ssim",
     "cvvdp_jod",
+    "light_rmse_stops",
 )
 SHORT = {  # headings that fit a terminal of 80 columns
     "rmse_stops_clipped": "RMSE",
@@ -35,6 +36,7 @@ SHORT = {  # headings that fit a terminal of 80 columns
     "mse_gamma": "MSE γ",
     "pu21_ssim": "SSIM",
     "cvvdp_jod": "JOD",
+    "light_rmse_stops": "light",
 }
 
 

@@ -23,6 +23,7 @@ INTERVAL = (2.5, 97.5)  # percentiles
 KINDS = {
     "share": "A share of the pixels clipped",
     "mild": "Mild over-exposure, no light source in view",
+    "panorama": "Whole panoramas, a share of the pixels clipped",
     "given": "Given pairs",
 }
 BIN_NAMES = tuple(f"{low:g}–{high:g}" if high != inf else f"over {low:g}" for low, high in BINS)
@@ -51,6 +52,7 @@ METRICS = {
     "pu21_psnr": Metric("PU21-PSNR", "dB", 1, 2),
     "pu21_ssim": Metric("PU21-SSIM", "", 1, 3),
     "cvvdp_jod": Metric("ColorVideoVDP", "JOD", 1, 2),
+    "light_rmse_stops": Metric("light on a diffuse sphere, RMSE", "stops", -1, 2),
 }
 
 
@@ -121,7 +123,7 @@ def _method_score(
     method: str, kind: str, rows: Sequence[dict[str, Any]], scenes: list[str], weights: np.ndarray
 ) -> MethodScore:
     mine = [row for row in rows if row["method"] == method]
-    levels = sorted({row["level"] for row in mine}) if kind == "share" else []
+    levels = sorted({row["level"] for row in mine}) if kind in ("share", "panorama") else []
     return MethodScore(
         method,
         kind,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ldr2hdr_cli.evaluation.compare import aligned
+from ldr2hdr_cli.evaluation.compare import Scoring, aligned, compare
 from ldr2hdr_cli.evaluation.protocol import (
     MILD_STOPS,
     Case,
@@ -16,10 +16,12 @@ from ldr2hdr_cli.evaluation.protocol import (
     aligning_pixels,
     given_cases,
     made_cases,
+    photo_cases,
     read_list,
     scenes,
     without_light_source,
 )
+from ldr2hdr_cli.evaluation.summary import summarise
 from ldr2hdr_cli.media.exr import write_exr
 from model.errors import Ldr2hdrError
 
@@ -214,3 +216,38 @@ def test_a_list_of_names(tmp_path: Path) -> None:
     names.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(Ldr2hdrError, match="cannot be read"):
         read_list(names)
+
+
+def test_whole_panoramas_clip_what_is_asked_and_are_scored_as_lights(folder: Path) -> None:
+    (folder / "rock.exr").unlink()
+    cases = list(made_cases(folder, Protocol(shares=(2.0, 8.0), size=64, panorama=True)))
+    assert [(case.exposure, case.level, case.ldr.shape) for case in cases] == [
+        ("panorama", 2.0, (64, 128, 3)),
+        ("panorama", 8.0, (64, 128, 3)),
+    ]
+    assert cases[1].share == pytest.approx(8.0, abs=0.5)
+    truth = {"truth": lambda case: case.truth, "clip": lambda case: case.ldr**2}
+    rows = [row for result in compare(cases, truth, Scoring(cvvdp=False)) for row in result.rows]
+    assert [row["light_rmse_stops"] for row in rows if row["method"] == "truth"] == [0.0, 0.0]
+    assert all(row["light_rmse_stops"] > 0.5 for row in rows if row["method"] == "clip")
+    clip = next(score for score in summarise(rows)["panorama"] if score.method == "clip")
+    assert sorted(clip.by_level) == [2.0, 8.0]
+
+
+def test_a_picture_that_is_no_panorama_is_named(folder: Path) -> None:
+    with pytest.raises(Ldr2hdrError, match=r"rock\.exr is 80×64.*--list"):
+        list(made_cases(folder, Protocol(size=48, panorama=True)))
+
+
+def test_unclipped_photographs_are_the_truth_and_are_exposed_again(tmp_path: Path) -> None:
+    codes = np.rint(texture(60, 90, seed=3) / 2.5 * 200).clip(0, 240).astype(np.uint8)
+    Image.fromarray(codes).save(tmp_path / "yard.png")
+    (case,) = photo_cases(tmp_path, Protocol(shares=(15.0,), size=90))
+    assert case.share == pytest.approx(15.0, abs=1.0)
+    linear = np.where(codes <= 10, codes / 255 / 12.92, ((codes / 255 + 0.055) / 1.055) ** 2.4)
+    scale = case.truth / linear
+    assert float(scale.std() / scale.mean()) < 1e-5  # the truth is the photograph's light, at another exposure
+    codes[:8] = 255
+    Image.fromarray(codes).save(tmp_path / "window.png")
+    with pytest.raises(Ldr2hdrError, match=r"window\.png has 14\.3% of its pixels clipped"):
+        list(photo_cases(tmp_path, Protocol(only=["window"])))
