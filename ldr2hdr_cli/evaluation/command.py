@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from ldr2hdr_cli.evaluation.options import OPERATORS, EvaluateOptions, shares
+from ldr2hdr_cli.evaluation.options import OPERATORS, EvaluateOptions
 from model.errors import Ldr2hdrError
 
 if TYPE_CHECKING:
@@ -62,8 +62,11 @@ def _evaluate_pictures(options: EvaluateOptions) -> None:
 
 
 def _evaluate_clips(options: EvaluateOptions) -> None:
-    if options.hdr is None or options.pairs or options.prediction or options.save_inputs:
-        raise Ldr2hdrError("--video goes with --hdr DIR, and not with --pairs, --prediction or --save-inputs.")
+    others = options.pairs, options.photos, options.panorama, options.prediction, options.save_inputs
+    if options.hdr is None or any(others):
+        raise Ldr2hdrError(
+            "--video goes with --hdr DIR, and not with --pairs, --photos, --panorama, --prediction or --save-inputs."
+        )
     from rich.console import Console
 
     from ldr2hdr_cli.evaluation.clip_report import clip_table
@@ -79,8 +82,7 @@ def _evaluate_clips(options: EvaluateOptions) -> None:
     methods += [network_clips(network_name(path), path, options.device, options.precision) for path in networks]
     if options.out is not None:
         make_folder(options.out)
-    per_cents = shares(options.share)
-    level = per_cents[len(per_cents) // 2]
+    level = options.per_cents[len(options.per_cents) // 2]
     names = read_list(options.only) if options.only else None
     clips = made_clips(
         options.hdr, level=level, frames=options.frames, size=options.size, seed=options.seed, only=names
@@ -97,18 +99,32 @@ def _evaluate_clips(options: EvaluateOptions) -> None:
 
 
 def _cases(options: EvaluateOptions) -> Iterator[Case]:
-    from ldr2hdr_cli.evaluation.protocol import Protocol, given_cases, made_cases, read_list
+    from ldr2hdr_cli.evaluation.protocol import Protocol, given_cases, made_cases, photo_cases, read_list
 
-    if options.hdr is not None and options.pairs is not None:
-        raise Ldr2hdrError("Both --hdr and --pairs are given: give only one of them.")
+    given = [name for name in ("hdr", "pairs", "photos") if getattr(options, name) is not None]
+    if len(given) > 1:
+        raise Ldr2hdrError(f"Both --{given[0]} and --{given[1]} are given: give only one of them.")
+    if options.panorama and given != ["hdr"]:
+        raise Ldr2hdrError("--panorama goes with --hdr DIR alone.")
     names = read_list(options.only) if options.only else []
     if options.pairs is not None:
         return given_cases(*options.pairs, names)
-    if options.hdr is None:
-        raise Ldr2hdrError("There are no pictures to compare on: give --hdr DIR, or --pairs LDR_DIR HDR_DIR.")
     protocol = Protocol(
-        shares(options.share), options.mild, options.seed, options.size, options.views, options.jpeg, names
+        options.per_cents,
+        options.mild,
+        options.seed,
+        options.size,
+        options.views,
+        options.jpeg,
+        names,
+        options.panorama,
     )
+    if options.photos is not None:
+        return photo_cases(options.photos, protocol)
+    if options.hdr is None:
+        raise Ldr2hdrError(
+            "There are no pictures to compare on: give --hdr DIR, --photos DIR, or --pairs LDR_DIR HDR_DIR."
+        )
     return made_cases(options.hdr, protocol)
 
 

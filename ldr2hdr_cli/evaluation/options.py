@@ -51,16 +51,28 @@ class EvaluateOptions(Options):
         metavar="LDR_DIR HDR_DIR",
         decides=("pictures",),
     )
+    photos: Path | None = setting(
+        None,
+        "Folder of photographs in which nothing is clipped, to be over-exposed.",
+        panel="Pictures",
+        decides=("pictures",),
+    )
     only: Path | None = setting(
         None, "Text file with the scenes to use, one name a line.", panel="Pictures", short="--list"
     )
     video: bool = setting(
         False, "Score clips of a camera that moves inside the panoramas: flicker and errors.", panel="Pictures"
     )
+    panorama: bool = setting(
+        False,
+        "Whole panoramas instead of views of them, scored as lights too.",
+        panel="Pictures",
+        decides=("pictures",),
+    )
     frames: int = setting(24, "Frames of a clip, for --video.", panel="Pictures", low=2, decides=("clips",))
-    share: str = setting(
-        "4,8,12",
-        "Shares of the pixels to clip, in per cent.",
+    share: str | None = setting(
+        None,
+        "Shares of the pixels to clip, in per cent: 4,8,12 unless given; 0.5,2,8 with --panorama.",
         panel="Pictures",
         read=read_with(shares),
         decides=("pictures",),
@@ -135,6 +147,16 @@ class EvaluateOptions(Options):
 
     def deciding(self, what: Literal["pictures", "clips"]) -> dict[str, Any]:
         """What the scores depend on, by name."""
-        return {
+        found = {
             entry.name: getattr(self, entry.name) for entry in fields(self) if what in entry.metadata.get("decides", ())
         }
+        return {**found, "share": self.share or self._usual_shares}
+
+    @property
+    def per_cents(self) -> list[float]:
+        """Shares of the pixels to clip."""
+        return shares(self.share or self._usual_shares)
+
+    @property
+    def _usual_shares(self) -> str:
+        return "0.5,2,8" if self.panorama else "4,8,12"

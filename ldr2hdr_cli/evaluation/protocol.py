@@ -35,7 +35,6 @@ from train.camera import camera_curve, expose
 from train.panorama import is_panorama, perspective
 
 SHARES = (4.0, 8.0, 12.0)  # per cent of the pixels
-PANORAMA_SHARES = (0.5, 2.0, 8.0)  # of a panorama, most of which is ground and walls
 UNCLIPPED = 2e-3  # share of the pixels that may be clipped in a photograph that serves as the truth
 MILD_STOPS = (0.25, 1.5)  # the brightest point above the clip level
 MILD_RANGE = 3.0  # stops from the median to the brightest point, at most, in a view without a light source

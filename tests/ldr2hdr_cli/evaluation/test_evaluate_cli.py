@@ -127,6 +127,26 @@ def test_given_pairs(hdr: Path, tmp_path: Path) -> None:
     assert "Given pairs (3 pictures of 3 scenes)" in result.output
 
 
+def test_panoramas_as_lights_and_photographs_exposed_again(tmp_path: Path) -> None:
+    panoramas, photographs = tmp_path / "hdr", tmp_path / "photos"
+    panoramas.mkdir()
+    photographs.mkdir()
+    rng = np.random.default_rng(5)
+    scene = np.kron(rng.uniform(0.1, 0.9, (8, 16, 3)), np.ones((8, 8, 1))).astype(np.float32)
+    Image.fromarray(np.rint(scene * 255).astype(np.uint8)).save(photographs / "yard.png")
+    scene[20:22, 40:42] = 500
+    write_exr(panoramas / "lamp.exr", scene)
+    options = ["--method", "clip", "--no-cvvdp", "--size", "64"]
+    result = run("--hdr", panoramas, "--panorama", "-o", tmp_path / "lights", *options)
+    assert result.exit_code == 0, result.output
+    assert "Whole panoramas, a share of the pixels clipped (3 pictures of 1 scene)" in " ".join(result.output.split())
+    assert [row["level"] for row in rows_in(tmp_path / "lights")] == ["0.5", "2.0", "8.0"]
+    assert all(float(row["light_rmse_stops"]) > 0.5 for row in rows_in(tmp_path / "lights"))
+    result = run("--photos", photographs, "--share", "5,15", "-o", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.output
+    assert "(2 pictures of 1 scene)" in result.output
+
+
 def test_fitting_the_curve_is_another_score(hdr: Path, tmp_path: Path) -> None:
     errors = {}
     for name, extra in (("plain", []), ("fitted", ["--fit-curve"])):
@@ -146,7 +166,9 @@ def test_only_the_listed_scenes(hdr: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give --hdr DIR, or --pairs LDR_DIR HDR_DIR"),
+        ([], "give --hdr DIR, --photos DIR, or --pairs LDR_DIR HDR_DIR"),
+        (["--hdr", "HDR", "--photos", "HDR"], "Both --hdr and --photos are given"),
+        (["--photos", "HDR", "--panorama"], "--panorama goes with --hdr DIR alone"),
         (["--hdr", "HDR", "--pairs", "HDR", "HDR"], "give only one of them"),
         (["--hdr", "HDR", "--share", "4,x"], "--share '4,x': give per cents"),
         (["--hdr", "HDR", "--share", "0"], "--share '0': give per cents"),
@@ -185,7 +207,7 @@ def test_options_come_from_a_file_then_variables_then_flags(hdr: Path, weights: 
     result = run(*flags, "--device", "cpu", **variables)
     assert result.exit_code == 0, result.output + str(result.exception)
     assert json.loads((out / "results.json").read_text())["settings"] == {
-        "hdr": str(hdr), "pairs": None, "share": "8", "mild": False, "seed": 0, "size": 48, "views": 1, "jpeg": 90,
+        "hdr": str(hdr), "pairs": None, "photos": None, "panorama": False, "share": "8", "mild": False, "seed": 0, "size": 48, "views": 1, "jpeg": 90,
         "fit_curve": False, "peak": 4000.0, "white": 100.0, "methods": ["clip", "landis2002", "tiny"],
     }  # fmt: skip
     assert {row["level"] for row in rows_in(out)} == {"8.0"}
@@ -194,7 +216,7 @@ def test_options_come_from_a_file_then_variables_then_flags(hdr: Path, weights: 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sizes: 3", "evaluate.yaml has no option 'sizes' to set; there are hdr, pairs, only"),
+        ("sizes: 3", "evaluate.yaml has no option 'sizes' to set; there are hdr, pairs, photos, only"),
         ("size: 3", "evaluate.yaml: size is 3, but must be at least 16"),
         ("pairs: [a]", "evaluate.yaml: pairs is ['a'], but must be a list of 2 names"),
         ("pairs: a", "evaluate.yaml: pairs is 'a', but must be a list of 2 names"),
