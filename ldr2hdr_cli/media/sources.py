@@ -4,9 +4,11 @@ import glob
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+
+from natsort import natsorted
 
 from ldr2hdr_cli.media.limits import MAX_PIXELS
 from ldr2hdr_cli.media.source_info import Frame, SourceInfo
@@ -97,7 +99,7 @@ def _expand(pattern: str, recursive: bool) -> Iterator[Input]:
     elif re.search(_NUMBER_MARK, path.name):
         yield from _sequence(path)
     elif glob.has_magic(pattern):
-        names = sorted(_matches(pattern), key=_natural)
+        names = _in_order(_matches(pattern))
         paths = [Path(name) for name in names if _known(Path(name)) and not _is_special(Path(name))]
         if not paths:
             raise Ldr2hdrError(f"{pattern}: no picture or clip has such a name.")
@@ -137,8 +139,8 @@ def _directory(folder: Path, recursive: bool) -> Iterator[Input]:
         pictures.append(path)
 
     for parent, folders, names in os.walk(folder, onerror=unlisted):  # links are not followed: they may loop
-        folders[:] = sorted((f for f in folders if not f.startswith(".")), key=_natural) if recursive else []
-        paths = [Path(parent) / name for name in sorted(names, key=_natural) if not name.startswith(".")]
+        folders[:] = _in_order(f for f in folders if not f.startswith(".")) if recursive else []
+        paths = [Path(parent) / name for name in _in_order(names) if not name.startswith(".")]
         pictures += [path for path in paths if _known(path) and not _is_special(path)]
     if not pictures:
         hint = "" if recursive else "; --recursive looks into subdirectories"
@@ -195,7 +197,6 @@ def _kind(path: Path) -> str:
     return "still" if _STILL_START.match(start) else "video"
 
 
-def _natural(name: str) -> list[tuple[int, int | str]]:
-    """So that plate2 comes before plate10. By ASCII digits: ² is a digit to Python, and no number."""
-    parts = re.split("([0-9]+)", name)  # every second one is a number
-    return [(0, int(part)) if index % 2 else (1, part) for index, part in enumerate(parts)]
+def _in_order(names: Iterable[str]) -> list[str]:
+    """plate2 before plate10; names that natural order takes for equal, as 1 and 01, by their letters."""
+    return natsorted(sorted(names))
