@@ -101,12 +101,12 @@ def run(
             yield from _said(messages)
             # In order, and never more frames in hand than there are hands.
             while predicted and (_is_done(predicted[0]) or len(predicted) > operator.workers):
-                yield from _said(messages, until=predicted[0])
+                yield from _said(messages, until=_future(predicted[0]))
                 advance()
             while encoded and (encoded[0].done() or len(encoded) > options.encoders + 1):
                 yield finish()
         while predicted:
-            yield from _said(messages, until=predicted[0])
+            yield from _said(messages, until=_future(predicted[0]))
             advance()
         while encoded:
             yield finish()
@@ -195,18 +195,19 @@ def _timed(source: Iterator[Any]) -> Iterator[Any]:
         began = perf_counter()
 
 
-def _said(
-    messages: "queue.SimpleQueue[str]", until: "tuple[Work, Future[Any]] | FileEvent | None" = None
-) -> Iterator[Message]:
-    """The messages there are; with `until`, also those that come while that is still being predicted."""
+def _said(messages: "queue.SimpleQueue[str]", until: "Future[Any] | None" = None) -> Iterator[Message]:
+    """The messages there are; with `until`, also those that come while that is still at work."""
     while True:
-        is_last = until is None or _is_done(until)
+        at_work = until if until is not None and not until.done() else None
         while not messages.empty():
             yield Message(messages.get())
-        if is_last:
+        if at_work is None:
             return
-        if isinstance(until, tuple):
-            wait([until[1]], timeout=0.2)
+        wait([at_work], timeout=0.2)
+
+
+def _future(first: "tuple[Work, Future[Any]] | FileEvent") -> "Future[Any] | None":
+    return first[1] if isinstance(first, tuple) else None
 
 
 def _is_done(first: "tuple[Work, Future[Any]] | FileEvent") -> bool:
