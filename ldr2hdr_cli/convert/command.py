@@ -62,7 +62,7 @@ def _signals(stop: threading.Event) -> Iterator[list[int]]:
                 os._exit(128 + received[0])
             caught.append(received[0])
             stop.set()
-            tell(b"Finishing what is in hand; once more leaves at once.\n")
+            tell(b"Finishing what is in hand; a second signal ends the run at once.\n")
 
     def tell(text: bytes) -> None:
         with suppress(OSError):

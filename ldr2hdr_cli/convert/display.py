@@ -112,7 +112,7 @@ class Display:
                     self._print(line)
             case Skipped():
                 self.skipped += 1
-                self.log(f"skipped {event.output}: finished already")
+                self.log(f"skipped {event.output}: already finished")
             case Failed():
                 self.failures.append(event)
                 self.log(f"failed {event.message}", logging.ERROR, event.cause)

@@ -60,8 +60,8 @@ class PagePicture:
 class Album:
     """Chooses at most `limit` pictures for the page as results come by, and keeps those only.
 
-    From each scene and kind of exposure the first picture comes before any second one; among equals chance
-    decides, by a hash of the name, so that the choice is the same in every run and spread over the scenes.
+    The first picture of each scene and kind of exposure comes before any second one. Among equals a hash of the
+    name decides, so that the choice is the same in every run and spread over the scenes.
     """
 
     def __init__(self, limit: int) -> None:

@@ -1,4 +1,4 @@
-"""What can be read, and where: files, directories, globs and numbered sequences → inputs; inputs → frames."""
+"""From what the user names (files, directories, globs, numbered sequences) to inputs, and from inputs to frames."""
 
 import glob
 import os
@@ -44,8 +44,8 @@ _NUMBER_MARK = "%0?[0-9]{0,3}d|#+"
 class Input:
     """One picture or clip to be converted.
 
-    kind: "still" or "video". relative: where it belongs under the output directory, without a suffix.
-    number: of a frame of a numbered sequence, and `sequence` the pattern it came from.
+    kind: "still" or "video". relative: its place under the output directory, without a suffix. number: of a picture of
+    a numbered sequence; sequence: the pattern that it matched, such as plate.%04d.png.
     """
 
     path: Path
@@ -74,7 +74,9 @@ def find_inputs(patterns: Sequence[str], *, recursive: bool = False) -> list[Inp
             for one in _expand(str(pattern), recursive):
                 found.setdefault(os.path.realpath(one.path), one)
         except OSError as error:  # a name that is too long, a directory that may not be entered
-            raise Ldr2hdrError(f"{pattern}: cannot be looked up ({error.strerror}).") from None
+            raise Ldr2hdrError(
+                f"{pattern}: cannot be looked up ({error.strerror}); check the path and its permissions."
+            ) from None
     return list(found.values())
 
 
@@ -102,7 +104,7 @@ def _expand(pattern: str, recursive: bool) -> Iterator[Input]:
         names = _in_order(_matches(pattern))
         paths = [Path(name) for name in names if _known(Path(name)) and not _is_special(Path(name))]
         if not paths:
-            raise Ldr2hdrError(f"{pattern}: no picture or clip has such a name.")
+            raise Ldr2hdrError(f"{pattern}: no picture or clip matches.")
         for path in paths:
             yield Input(path, _kind(path), _place(path))
     else:
@@ -171,7 +173,7 @@ def _sequence(pattern: Path) -> Iterator[Input]:
         raise Ldr2hdrError(f"{pattern}: {pattern.parent} cannot be listed ({error.strerror}).") from None
     numbered = sorted((int(match[1]), name) for name in names if (match := expression.fullmatch(name)))
     if not numbered:
-        raise Ldr2hdrError(f"{pattern}: no file of this sequence is there.")
+        raise Ldr2hdrError(f"{pattern}: no file of this sequence exists.")
     for number, name in numbered:
         path = pattern.parent / name
         yield Input(path, _kind(path), _place(path), number, pattern.name)
