@@ -286,7 +286,7 @@ def test_help_does_not_load_torch():
     )
     assert loaded.returncode == 0
     assert "convert" in loaded.stdout
-    for heavy in ("torch", "numpy", "cv2", "av", "OpenEXR"):
+    for heavy in ("torch", "numpy", "cv2", "av", "OpenEXR", "natsort", "psutil", "jinja2"):
         assert f" {heavy}\n" not in loaded.stderr, heavy
 
 
