@@ -3,12 +3,13 @@
 BIN ?= .venv/bin/
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: help lint format test bench ci
+.PHONY: help lint format test snapshots bench ci
 
 help:
 	@echo "make lint     format, lint, types and imports, without changing anything"
 	@echo "make format   format, and mend what the linter can"
 	@echo "make test     the whole suite; TESTS=tests/model for a part"
+	@echo "make snapshots  write what --help and --json say anew; read the diff"
 	@echo "make bench    the speed of converting, as ratios"
 	@echo "make ci       all that must pass before a change lands"
 
@@ -24,6 +25,9 @@ format:
 
 test:
 	$(BIN)python -m pytest $(TESTS)
+
+snapshots:
+	SNAPSHOTS=write $(BIN)python -m pytest tests/ldr2hdr_cli/test_snapshots.py
 
 bench:
 	$(BIN)python benchmarks/speed.py

@@ -1,5 +1,6 @@
 """`ldr2hdr convert`: a display and signals around `run.convert`, and the exit status."""
 
+import logging
 import os
 import shlex
 import signal
@@ -31,7 +32,7 @@ def convert(inputs: Sequence[str], output: Path, options: CommandOptions, debug:
                 case Started():
                     display.begin(event.total)
                 case Message():
-                    display.say(event.text)
+                    display.say(event.text, logging.WARNING)
                 case _:
                     display.show(event)
         again = _command(without="--overwrite")  # what was made again a moment ago is finished
@@ -63,7 +64,7 @@ def _signals(stop: threading.Event) -> Iterator[list[int]]:
                 os._exit(128 + received[0])
             caught.append(received[0])
             stop.set()
-            tell(b"Finishing what is in hand; once more leaves at once.\n")
+            tell(b"Finishing what is in hand; a second signal ends the run at once.\n")
 
     def tell(text: bytes) -> None:
         with suppress(OSError):

@@ -1,11 +1,10 @@
 """What a run shows: a live display on a terminal, plain lines or JSON elsewhere, a log file, a summary."""
 
 import json
-import os
+import logging
 import sys
 import time
 import traceback
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,8 +15,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ldr2hdr_cli.convert.events import Done, Failed, FileEvent, Note, Skipped
+from ldr2hdr_cli.convert.log_file import LogFile
 from ldr2hdr_cli.terminal import one_line, silence
+from model import __version__
 from model.errors import Ldr2hdrError
+
+SCHEMA = 1
+"""Of the JSON lines, see docs/json.md: it is raised when a key goes, or means something else; keys may be added."""
 
 
 class Display:
@@ -48,24 +52,25 @@ class Display:
             disable=not self.live,
         )
         self.task = self.progress.add_task("", total=0, rate="")
-        self._log = None if log_file is None else _open_log(log_file)
+        self._logger = logging.Logger("ldr2hdr.convert")  # of this run alone, and out of reach of other handlers
+        self._logger.addHandler(logging.NullHandler() if log_file is None else LogFile(log_file, self._log_is_lost))
 
     def __enter__(self) -> "Display":
+        self._emit({"event": "header", "schema": SCHEMA, "version": __version__})
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stop_progress()
         if isinstance(error, Exception):
             self._emit({"event": "error", "message": str(error)})
-            known = isinstance(error, Ldr2hdrError)
-            self.log(f"error: {error}" if known else "".join(traceback.format_exception(error)))
-        if self._log is not None:
-            os.close(self._log)
-            self._log = None
+            self.log(str(error), logging.ERROR, None if isinstance(error, Ldr2hdrError) else error)
+        for handler in self._logger.handlers:
+            handler.close()
 
     def begin(self, total: int) -> None:
         """The work starts: so many inputs."""
         self.total = total
+        self._emit({"event": "started", "inputs": total})
         self.progress.update(self.task, total=total)
         self.progress.start()
 
@@ -73,10 +78,10 @@ class Display:
         if not self.progress.disable:  # older Rich prints an empty line even where there is nothing to stop
             self.progress.stop()
 
-    def say(self, message: str) -> None:
+    def say(self, message: str, level: int = logging.INFO) -> None:
         """One line to the user, whatever is going on."""
         self._emit({"event": "message", "message": message})
-        self.log(message)
+        self.log(message, level)
         self._print(message)
 
     def plan(self, source: Path, target: Path) -> None:
@@ -86,57 +91,37 @@ class Display:
         else:
             sys.stdout.write(one_line(f"{source} -> {target}") + "\n")
 
-    def log(self, text: str) -> None:
-        """A line of the log file, with the local time."""
-        if self._log is None:
-            return
-        line = f"{datetime.now().astimezone().isoformat(timespec='milliseconds')} {one_line(text)}\n"
-        try:
-            os.write(self._log, line.encode())
-        except OSError as error:
-            self._log = None  # leaked on purpose: closing it may fail in the same way
-            self.say(f"The log file cannot be written any more ({error.strerror}); the run goes on without it.")
+    def log(self, text: str, level: int = logging.INFO, cause: Exception | None = None) -> None:
+        """A line of the log file; below it the traceback of `cause`."""
+        self._logger.log(level, "%s", text, exc_info=cause)
+
+    def _log_is_lost(self, error: OSError) -> None:
+        self.say(f"The log file cannot be written any more ({error.strerror}); the run goes on without it.")
 
     def show(self, event: FileEvent) -> None:
         source = str(event.item.input.path)
         if not isinstance(event, Note):
             self.inputs.add(source)
+        self._emit({"event": type(event).__name__.lower(), "source": source, **_details(event)})
         match event:
             case Done():
                 self._count(event)
-                self._emit(
-                    {
-                        "event": "done",
-                        "source": source,
-                        "output": str(event.output),
-                        "frame": event.frame,
-                        "clipped": round(event.clipped, 6),
-                        "peak": round(event.peak, 4),
-                        "clamped": event.clamped,
-                        "sha256": event.entry["sha256"],
-                    }
-                )
                 line = f"{source} -> {event.output}  {event.clipped:.1%} clipped, peak {event.peak:.4g}"
                 self.log(f"done {line}")
                 if not self.live and not self.quiet and not self.as_json:
                     self._print(line)
             case Skipped():
                 self.skipped += 1
-                self._emit({"event": "skipped", "source": source, "output": str(event.output)})
-                self.log(f"skipped {event.output}: finished already")
+                self.log(f"skipped {event.output}: already finished")
             case Failed():
                 self.failures.append(event)
-                self._emit({"event": "failed", "source": source, "frame": event.frame, "message": event.message})
-                self.log(f"failed {event.message}")
+                self.log(f"failed {event.message}", logging.ERROR, event.cause)
                 self._print(event.message, "[red]failed[/] ")
-                if event.cause is not None:
-                    trace = "".join(traceback.format_exception(event.cause))
-                    self.log(trace)
-                    for line in trace.splitlines() if self.debug else ():
+                if event.cause is not None and self.debug:
+                    for line in "".join(traceback.format_exception(event.cause)).splitlines():
                         self._print(line)
             case Note():
-                self._emit({"event": "note", "source": source, "message": event.message})
-                self.log(f"note {event.message}")
+                self.log(f"note {event.message}", logging.WARNING)
                 if not self.quiet:
                     self._print(event.message, "note: ")
         self._advance(event)
@@ -144,19 +129,30 @@ class Display:
     def finish(self, retry: str = "") -> None:
         """The summary, and how to do again only what failed."""
         seconds = time.monotonic() - self.started
+        done, speed = self.done, self.megapixels / max(seconds, 1e-6)
+        numbers = {
+            "done": done,
+            "skipped": self.skipped,
+            "failed": len(self.failures),
+            "clipped": round(self.clipped / done, 6) if done else None,
+            "peak": _rounded(self.peak) if done else None,
+            "clamped": self.clamped,
+            "megapixels": round(self.megapixels, 6),
+            "seconds": round(seconds, 3),
+            "megapixels_per_second": round(speed, 4),
+        }
         summary = {
-            "done": self.done,
+            "done": done,
             "already done": self.skipped,
             "failed": len(self.failures),
-            "clipped pixels": f"{self.clipped / self.done:.2%}" if self.done else "-",
-            "brightest (white = 1)": f"{self.peak:.4g}" if self.done else "-",
+            "clipped pixels": f"{self.clipped / done:.2%}" if done else "-",
+            "brightest (white = 1)": f"{self.peak:.4g}" if done else "-",
             "values clamped to 65504": self.clamped,
             "time": f"{seconds:.1f} s",
-            "speed": f"{self.megapixels / seconds:.2f} MP/s" if seconds else "-",
+            "speed": f"{speed:.2f} MP/s",
         }
         self._stop_progress()
-        retry = retry if self.failures else ""
-        self._emit({"event": "summary", **{name.replace(" ", "_"): value for name, value in summary.items()}})
+        self._emit({"event": "summary", **numbers})
         self.log("summary " + ", ".join(f"{name} {value}" for name, value in summary.items()))
         if not self.quiet or self.failures:
             table = Table(show_header=False, box=None)
@@ -167,7 +163,7 @@ class Display:
             self._print(failure.message, "[red]failed[/] ")
         if self.failures and self.failures[-1].ends_run:
             self.say(f"The run ended there: {self.total - len(self.inputs)} of {self.total} inputs were not begun.")
-        if retry:
+        if retry and self.failures:
             self.say(f"To try again only what failed: {retry}")
 
     def _count(self, event: Done) -> None:
@@ -206,12 +202,34 @@ class Display:
             silence(sys.stderr.fileno())
 
 
-def _open_log(path: Path) -> int:
-    """Appended to, one write a line, so that two runs may share it."""
-    try:
-        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise Ldr2hdrError(f"--log-file {path}: cannot be written ({error.strerror}).") from None
+def _details(event: FileEvent) -> dict[str, Any]:
+    """What the JSON line of an event has beside its source."""
+    match event:
+        case Done():
+            return {
+                "output": str(event.output),
+                "frame": event.frame,
+                "megapixels": round(event.megapixels, 6),
+                "clipped": round(event.clipped, 6),
+                "peak": _rounded(event.peak),
+                "clamped": event.clamped,
+                "sha256": event.entry["sha256"],
+                "seconds": round(event.spent.total, 4),
+                "read_seconds": round(event.spent.read, 4),
+                "reconstruct_seconds": round(event.spent.reconstruct, 4),
+                "write_seconds": round(event.spent.write, 4),
+            }
+        case Skipped():
+            return {"output": str(event.output)}
+        case Failed():
+            return {"frame": event.frame, "message": event.message, "ends_run": event.ends_run}
+        case Note():
+            return {"message": event.message}
+
+
+def _rounded(value: float) -> float:
+    """Six digits that count, whatever the range."""
+    return float(f"{value:.6g}")
 
 
 def _frame(event: FileEvent) -> str:

@@ -1,10 +1,28 @@
 """What a run tells about itself: one event for each file written, passed over or failed, and what was assumed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ldr2hdr_cli.convert.job import Item
+
+
+@dataclass
+class Spent:
+    """Seconds of a thread's time that one file took; waiting for another thread is not counted.
+
+    read: opening, seeking and decoding. reconstruct: the network or operator, eq. 1, the temporal filter. write:
+    encoding, flushing to the disk, the checksum, and what --verify reads. Several files are in hand at a time, so
+    that the sum over all of them is more than the time of the run.
+    """
+
+    read: float = 0.0
+    reconstruct: float = 0.0
+    write: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return self.read + self.reconstruct + self.write
 
 
 @dataclass(frozen=True)
@@ -19,6 +37,7 @@ class Done:
     peak: float  # largest value, LDR white = 1.0
     clamped: int  # values above half's range
     entry: dict[str, Any]  # what the manifest keeps of it
+    spent: Spent = field(default_factory=Spent)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The plan of a run: inputs → outputs, what is already done, and the manifest that knows."""
+"""The plan of a run: which outputs come of which inputs, and the manifest of those that are finished."""
 
 import hashlib
 import json
@@ -242,7 +242,7 @@ class Manifest:
         except OSError:
             gone = True
         if gone:
-            raise RunError(f"{self.path.parent} has vanished during the run: bring it back (is its disk mounted?).")
+            raise RunError(f"{self.path.parent} disappeared during the run: bring it back (is its disk mounted?).")
 
     def close(self) -> None:
         if self._file is not None:

@@ -11,13 +11,14 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, Protocol
 
 import numpy as np
 
-from ldr2hdr_cli.convert.events import Done, Failed, FileEvent, unforeseen
+from ldr2hdr_cli.convert.events import Done, Failed, FileEvent, Message, unforeseen
 from ldr2hdr_cli.convert.job import Item, Manifest, RunError, Settings, absolute, sha256, source_sha256
 from ldr2hdr_cli.convert.temporal import Depends
 from ldr2hdr_cli.convert.worklist import Options, Work, remaining, source_change
@@ -53,15 +54,18 @@ def run(
     settings: Settings,
     options: Options,
     threshold: float,
-) -> Iterator[FileEvent]:
+    messages: "queue.SimpleQueue[str] | None" = None,
+) -> Iterator[FileEvent | Message]:
     """Convert everything, and tell what became of it, in the order of the inputs.
 
     write: encodes one frame and returns how many values it clamped. threshold: α, above which a pixel counts as
-    clipped. Ends early, with what is in hand finished, when `options.stop` is set, or after a failure that no other
-    file can escape (`Failed.ends_run`).
+    clipped. messages: what any thread has to say of the whole run; passed on at once, whatever is at work. Ends early,
+    with what is in hand finished, when `options.stop` is set, or after a failure that no other file can escape
+    (`Failed.ends_run`).
     """
     encode = _Encoder(write, manifest, threshold, options.verify)
     budget = _PixelBudget(options.pixels)
+    messages = messages or queue.SimpleQueue()
     with (
         ThreadPoolExecutor(operator.workers, "network") as network,
         ThreadPoolExecutor(options.encoders, "encode") as encoders,
@@ -93,16 +97,20 @@ def run(
         for found in _prefetch(remaining(items, manifest, settings, options), options.stop, budget):
             if found is not None:
                 is_work = isinstance(found, Work)
-                predicted.append((found, network.submit(operator.predict, found)) if is_work else found)
+                predicted.append((found, network.submit(_predict, operator, found)) if is_work else found)
+            yield from _said(messages)
             # In order, and never more frames in hand than there are hands.
             while predicted and (_is_done(predicted[0]) or len(predicted) > operator.workers):
+                yield from _said(messages, until=_future(predicted[0]))
                 advance()
             while encoded and (encoded[0].done() or len(encoded) > options.encoders + 1):
                 yield finish()
         while predicted:
+            yield from _said(messages, until=_future(predicted[0]))
             advance()
         while encoded:
             yield finish()
+        yield from _said(messages)
 
 
 class _PixelBudget:
@@ -149,7 +157,7 @@ def _prefetch(source: Iterator[Any], stop: threading.Event, budget: _PixelBudget
 
     def fill() -> None:
         try:
-            for thing in source:
+            for thing in _timed(source):
                 if stop.is_set() or not put(thing):
                     return
         except BaseException as error:  # handed to the reader below, who raises it
@@ -177,14 +185,49 @@ def _prefetch(source: Iterator[Any], stop: threading.Event, budget: _PixelBudget
         thread.join()  # a decoder that is left running would be torn down in the middle when Python ends
 
 
+def _timed(source: Iterator[Any]) -> Iterator[Any]:
+    """The same; each frame knows how long it took to read."""
+    began = perf_counter()
+    for thing in source:
+        if isinstance(thing, Work):
+            thing.spent.read = perf_counter() - began
+        yield thing
+        began = perf_counter()
+
+
+def _said(messages: "queue.SimpleQueue[str]", until: "Future[Any] | None" = None) -> Iterator[Message]:
+    """The messages there are; with `until`, also those that come while that is still at work."""
+    while True:
+        at_work = until if until is not None and not until.done() else None
+        while not messages.empty():
+            yield Message(messages.get())
+        if at_work is None:
+            return
+        wait([at_work], timeout=0.2)
+
+
+def _future(first: "tuple[Work, Future[Any]] | FileEvent") -> "Future[Any] | None":
+    return first[1] if isinstance(first, tuple) else None
+
+
 def _is_done(first: "tuple[Work, Future[Any]] | FileEvent") -> bool:
     return not isinstance(first, tuple) or first[1].done()
+
+
+def _predict(operator: Operator, work: Work) -> Any:
+    began = perf_counter()
+    predicted = operator.predict(work)
+    work.spent.reconstruct += perf_counter() - began
+    return predicted
 
 
 def _finished(operator: Operator, work: Work, future: "Future[Any]") -> np.ndarray | Failed | None:
     """The frame, or why there is none; nothing where it was only there for those after it."""
     try:
-        hdr = operator.finish(work, future.result())
+        predicted = future.result()
+        began = perf_counter()
+        hdr = operator.finish(work, predicted)
+        work.spent.reconstruct += perf_counter() - began
         return None if work.is_warm_up else hdr
     except Depends as error:
         message = f"{work.item.input.path}: frame {work.frame_number} cannot be made, because {error}; "
@@ -225,6 +268,7 @@ class _Encoder:
     verify: bool
 
     def __call__(self, work: Work, hdr: np.ndarray) -> FileEvent:
+        began = perf_counter()
         try:
             peak = _peak(work, hdr)
             self.manifest.check_place()
@@ -242,7 +286,8 @@ class _Encoder:
             return _failed(work, f"{work.output} cannot be written: {unforeseen(error)}", cause=error)
         clipped = float(np.any(work.frame.pixels > self.threshold, axis=2).mean())
         megapixels = hdr.shape[0] * hdr.shape[1] / 1e6
-        return Done(work.item, work.output, work.frame_number, megapixels, clipped, peak, clamped, entry)
+        work.spent.write = perf_counter() - began
+        return Done(work.item, work.output, work.frame_number, megapixels, clipped, peak, clamped, entry, work.spent)
 
 
 def _peak(work: Work, hdr: np.ndarray) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ldr2hdr_cli.convert import job, pipeline
-from ldr2hdr_cli.convert.events import Event, Message, Note, Started
+from ldr2hdr_cli.convert.events import Event, Note, Started
 from ldr2hdr_cli.convert.worklist import Options, Work
 from ldr2hdr_cli.media.exr import frame_attributes, write_exr
 from ldr2hdr_cli.media.preview import preview_strip, write_preview
@@ -89,13 +89,11 @@ def _run(
         stop=stop,
     )
     manifest = job.Manifest.read(out)
-    events = pipeline.run(items, operator, _writer(options, settings), manifest, settings, how, threshold)
+    events = pipeline.run(items, operator, _writer(options, settings), manifest, settings, how, threshold, messages)
     try:
         yield Started(len(items))
-        for event in events:
-            yield from _waiting(messages)
+        for event in events:  # noqa: UP028 - `yield from` would close the pipeline with this iterator
             yield event
-        yield from _waiting(messages)
     except GeneratorExit:  # the caller has closed the iterator
         stop.set()
         for _ in events:  # what is in hand is still recorded
@@ -103,11 +101,6 @@ def _run(
         raise
     finally:
         manifest.close()
-
-
-def _waiting(messages: "queue.SimpleQueue[str]") -> Iterator[Message]:
-    while not messages.empty():
-        yield Message(messages.get())
 
 
 def _operator(

@@ -15,7 +15,7 @@ from fractions import Fraction
 from itertools import groupby
 from pathlib import Path
 
-from ldr2hdr_cli.convert.events import Failed, Note, Skipped, unforeseen
+from ldr2hdr_cli.convert.events import Failed, Note, Skipped, Spent, unforeseen
 from ldr2hdr_cli.convert.job import Item, Manifest, Selection, Settings, fingerprint
 from ldr2hdr_cli.convert.temporal import warm_up
 from ldr2hdr_cli.media.limits import MAX_PIXELS
@@ -39,6 +39,7 @@ class Work:
     number: int = 0  # of the frame among those of the clip that are taken, from its beginning
     is_warm_up: bool = False  # only there for the frames after it, and not written
     basis: str = ""  # digest of the other files that decide it
+    spent: Spent = field(default_factory=Spent)  # added to on its way
 
     @property
     def frame_number(self) -> int | None:

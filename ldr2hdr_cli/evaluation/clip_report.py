@@ -1,12 +1,8 @@
 """What is said and shown of converted clips: a table, sentences, and a page that plays them."""
 
 import base64
-import html
 import io
-import json
-import re
 from collections.abc import Sequence
-from importlib.resources import files
 from math import isfinite
 from typing import Any
 
@@ -20,6 +16,7 @@ from ldr2hdr_cli.evaluation.clips import Clip
 from ldr2hdr_cli.evaluation.flicker import ALONE, along, tracked
 from ldr2hdr_cli.evaluation.report import literal
 from ldr2hdr_cli.evaluation.summary import Estimate, estimate, per_scene, ratio, resampled
+from ldr2hdr_cli.evaluation.templates import render
 from model.errors import Ldr2hdrError
 
 COLUMNS = {  # label, digits, sign
@@ -123,25 +120,25 @@ class ClipAlbum:
 def build_clip_page(
     album: ClipAlbum, summary: Summary, said: Sequence[str], settings: dict[str, Any], fps: float = 24
 ) -> str:
-    """One HTML file that needs no network; names are data, put in place as text."""
-    rows = "".join(
-        f'<tr><th class="name">{html.escape(method)}</th>'
-        + "".join(
-            f"<td>{_shown(estimates[key].mean, *COLUMNS[key][1:])}<small>{_interval(estimates[key], key)}</small></td>"
-            for key in COLUMNS
-        )
-        + "</tr>"
+    """One HTML file that needs no network; names are data, escaped by the template or put in place as text."""
+    rows = [
+        {
+            "method": method,
+            "cells": [
+                {"mean": _shown(estimates[key].mean, *COLUMNS[key][1:]), "interval": _interval(estimates[key], key)}
+                for key in COLUMNS
+            ],
+        }
         for method, estimates in summary.items()
+    ]
+    return render(
+        "clips.html",
+        verdict=said,
+        columns=[label for label, _, _ in COLUMNS.values()],
+        rows=rows,
+        settings=", ".join(f"{key} {value}" for key, value in settings.items() if value),
+        data={"fps": fps, "clips": album.entries},
     )
-    head = "".join(f"<th>{label}</th>" for label, _, _ in COLUMNS.values())
-    parts = {
-        "verdict": "".join(f"<p>{html.escape(one)}</p>" for one in said),
-        "table": f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table>",
-        "settings": html.escape(", ".join(f"{key} {value}" for key, value in settings.items() if value)),
-        "data": json.dumps({"fps": fps, "clips": album.entries}, ensure_ascii=True).replace("<", "\\u003c"),
-    }
-    template = files("ldr2hdr_cli.evaluation").joinpath("clips.html").read_text(encoding="utf-8")
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
 
 
 def _jpeg(linear: np.ndarray, stops: float) -> str:

@@ -20,7 +20,7 @@ from train.camera import camera_curve, expose
 from train.panorama import focal_length, is_panorama, perspective, rotation
 
 MOTIONS = ("pan", "tilt", "zoom")  # one a scene, in turn
-SPEED = (0.3, 1.0)  # degrees a frame of a pan or tilt, for 512 pixels and 75° that is 2 to 7 pixels
+SPEED = (0.3, 1.0)  # degrees a frame of a pan or tilt; at 512 pixels and 75°, 2 to 7 pixels
 ZOOM = (0.004, 0.010)  # of the field of view, a frame
 SHAKE = 0.12  # degrees a frame, standard deviation, in yaw, pitch and roll
 DRIFT = 0.02  # stops a frame, standard deviation
@@ -86,7 +86,7 @@ def made_clips(
         if clip is not None:
             yield clip
     if not number:
-        raise Ldr2hdrError(f"{folder} holds no panorama twice as wide as high, and a camera can only move inside one.")
+        raise Ldr2hdrError(f"{folder} holds no panorama, twice as wide as high, for the camera to move in; give one.")
 
 
 def _clip(scene: str, panorama: np.ndarray, motion: str, level: float, count: int, size: int, seed: int) -> Clip | None:

@@ -186,7 +186,9 @@ def _row(case: Case, method: str, picture: np.ndarray, scoring: Scoring) -> dict
 
 def _finite(name: str, picture: np.ndarray, case: Case) -> np.ndarray:
     if not np.isfinite(picture).all():
-        raise Ldr2hdrError(f"{name} made a value of {case.name} that is not finite; it cannot be scored.")
+        raise Ldr2hdrError(
+            f"{name} gave infinite or NaN values for {case.name}, which cannot be scored; leave one of them out."
+        )
     return picture
 
 

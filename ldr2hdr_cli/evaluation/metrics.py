@@ -117,7 +117,8 @@ def pu21_ssim(
 
     Wang et al. 2004 ("Image quality assessment: from error visibility to structural similarity"): Gaussian
     window 11×11, σ = 1.5, K1 = 0.01, K2 = 0.03; edges replicated. Dynamic range 256 and luminance only, as in
-    the implementation of Mantiuk and Azimi 2021.
+    the implementation of Mantiuk and Azimi 2021. Not scikit-image's: the same inside, but it reflects the edges,
+    leaves them out of the mean, and takes no picture under 11 pixels, so that published scores would change.
     """
     similarity = _pu21_ssim_map(prediction, truth, peak, white)
     return _mean(similarity if region is None else similarity[_per_pixel(region)])

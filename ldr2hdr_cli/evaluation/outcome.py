@@ -36,7 +36,7 @@ class PictureScores:
             rows.extend(result.rows)
             album.offer(result)
         if not rows:
-            raise Ldr2hdrError("No picture could be made: every view is featureless; give pictures with detail.")
+            raise Ldr2hdrError("No picture could be made: every view is featureless; give pictures with more detail.")
         summary = summarise(rows, seed)
         return cls(rows, summary, verdict(rows, summary, seed), album)
 

@@ -8,13 +8,9 @@ one lossless WebP. Where a method left the source alone the difference is consta
 from __future__ import annotations
 
 import base64
-import html
-import json
-import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from math import isfinite
 from typing import Any
 
@@ -25,7 +21,8 @@ import numpy as np
 from ldr2hdr_cli.evaluation import plots, report
 from ldr2hdr_cli.evaluation.compare import Result
 from ldr2hdr_cli.evaluation.report import SHOWN
-from ldr2hdr_cli.evaluation.summary import BIN_NAMES, HEADLINE, KINDS, METRICS, Estimate, MethodScore
+from ldr2hdr_cli.evaluation.summary import BIN_NAMES, HEADLINE, KINDS, METRICS, BinScore, Estimate, MethodScore
+from ldr2hdr_cli.evaluation.templates import render
 from ldr2hdr_cli.terminal import one_line
 
 SIDE = 384  # longer side of a picture on the page, in pixels
@@ -34,6 +31,7 @@ STEP = 64  # codes a stop: 1.1 %, which no eye sees
 DARKEST, BRIGHTEST = -18 * STEP, 16 * STEP  # codes; LDR white is 0
 OFFSET = 1536  # of a stored difference: −18 stops (dark on white) to 34 (a sun on black) fit 12 bits
 COLOUR_FULL = 3.0  # stops of bias at which a cell of the table has its full colour
+DIRECTION = {-1: "less is better", 0: "nearest to 0 is best", 1: "more is better"}
 TRUTH = "truth"
 # Of the source's 8-bit values under eq. 1's γ = 2. The page gets this table, so both sides round alike.
 SOURCE_CODES = np.rint(STEP * np.log2(np.maximum((np.arange(256) / 255.0) ** 2, 2.0 ** (DARKEST / STEP)))).astype(
@@ -62,8 +60,8 @@ class PagePicture:
 class Album:
     """Chooses at most `limit` pictures for the page as results come by, and keeps those only.
 
-    From each scene and kind of exposure the first picture comes before any second one; among equals chance
-    decides, by a hash of the name, so that the choice is the same in every run and spread over the scenes.
+    The first picture of each scene and kind of exposure comes before any second one. Among equals a hash of the
+    name decides, so that the choice is the same in every run and spread over the scenes.
     """
 
     def __init__(self, limit: int) -> None:
@@ -120,7 +118,7 @@ def build_page(
 ) -> str:
     """The whole page as HTML, under about `budget` bytes: pictures are made smaller until they fit.
 
-    Names of files and methods are data: escaped in the markup, and put in place by the script as text only.
+    Names of files and methods are data: the template escapes them, and its script puts them in place as text only.
     """
     pictures = _within(album.pictures(), budget)
     order = [score.method for score in next(iter(summary.values()))]
@@ -134,16 +132,15 @@ def build_page(
         "pictures": [_picture(picture, order) for picture in pictures],
     }
     figure = base64.b64encode(plots.figure(summary, "svg", dark=True)).decode()
-    parts = {
-        "verdict": "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences),
-        "tables": "".join(_tables(scores) for scores in summary.values()),
-        "figure": f'<img alt="Scores by share and by stops" src="data:image/svg+xml;base64,{figure}">',
-        "settings": html.escape(", ".join(f"{key} {_said(value)}" for key, value in settings.items() if value)),
-        # `<` alone could end the script element or open a comment inside it (HTML Standard, 4.12.1.3)
-        "data": json.dumps(data, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c"),
-    }
-    template = files("ldr2hdr_cli.evaluation").joinpath("page.html").read_text(encoding="utf-8")
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
+    return render(
+        "page.html",
+        verdict=sentences,
+        tables=[_table(scores) for scores in summary.values()],
+        bins=BIN_NAMES,
+        figure=f"data:image/svg+xml;base64,{figure}",
+        settings=", ".join(f"{key} {_said(value)}" for key, value in settings.items() if value),
+        data=data,
+    )
 
 
 def _page_picture(result: Result) -> PagePicture:
@@ -229,47 +226,44 @@ def _url(data: bytes) -> str:
     return "data:image/webp;base64," + base64.b64encode(data).decode()
 
 
-def _tables(scores: Sequence[MethodScore]) -> str:
+def _table(scores: Sequence[MethodScore]) -> dict[str, Any]:
     """One kind of exposure: the metrics and the bins, side by side, a row for each method."""
     keys = [key for key in SHOWN if any(isfinite(score.metrics[key].mean) for score in scores)]
-    arrow = {-1: "less is better", 0: "nearest to 0 is best", 1: "more is better"}
-    first = scores[0]
-    head = "".join(
-        f'<th title="{arrow[METRICS[key].better]}">{html.escape(METRICS[key].label)}'
-        f"<small>{html.escape(METRICS[key].unit) or '&nbsp;'}</small></th>"
-        for key in keys
-    )
-    bins = "".join(f"<th>{name}<small>stops</small></th>" for name in BIN_NAMES)
     best = {key: _best([score.metrics[key].mean for score in scores], METRICS[key].better) for key in keys}
-    body = "".join(_table_row(score, index, keys, best) for index, score in enumerate(scores))
-    return (
-        f"<section class=scores><h2>{html.escape(KINDS[first.exposure])}<small>{first.cases} pictures, "
-        f"{first.scenes} scenes</small></h2><div class=scroll><table><thead><tr><th></th>"
-        f"<th colspan={len(keys)} class=group>mean, with 95 % interval over scenes</th>"
-        f"<th colspan={len(BIN_NAMES)} class=group>RMSE and bias by stops of the truth above the clip level</th></tr>"
-        f"<tr><th class=name>method</th>{head}{bins}</tr></thead><tbody>{body}</tbody></table></div></section>"
-    )
+    return {
+        "kind": KINDS[scores[0].exposure],
+        "cases": scores[0].cases,
+        "scenes": scores[0].scenes,
+        "metrics": [
+            {"label": METRICS[key].label, "unit": METRICS[key].unit, "direction": DIRECTION[METRICS[key].better]}
+            for key in keys
+        ],
+        "rows": [
+            {
+                "method": score.method,
+                "metrics": [_metric_cell(score.metrics[key], key, best[key] == index) for key in keys],
+                "bins": [_bin_cell(entry) for entry in score.bins],
+            }
+            for index, score in enumerate(scores)
+        ],
+    }
 
 
-def _table_row(score: MethodScore, index: int, keys: Sequence[str], best: dict[str, int | None]) -> str:
-    cells = [f"<th class=name>{html.escape(score.method)}</th>"]
-    for key in keys:
-        estimate = score.metrics[key]
-        mark = " class=best" if best[key] == index else ""
-        low, high = (report.show(Estimate(end, end, end), key, False) for end in estimate[1:])
-        interval = f"{low} … {high}" if isfinite(estimate.low) else "&nbsp;"
-        cells.append(f"<td{mark}>{report.show(estimate, key, False)}<small>{interval}</small></td>")
-    for entry in score.bins:
-        if not entry.count:
-            cells.append("<td>–<small>&nbsp;</small></td>")
-            continue
-        strength = min(1.0, abs(entry.bias.mean) / COLOUR_FULL) * 0.75
-        colour = "226 122 38" if entry.bias.mean > 0 else "54 124 214"
-        cells.append(
-            f'<td style="background:rgb({colour} / {strength:.2f})">{entry.rmse.mean:.2f}'
-            f"<small>{entry.bias.mean:+.2f}</small></td>"
-        )
-    return f"<tr>{''.join(cells)}</tr>"
+def _metric_cell(estimate: Estimate, key: str, is_best: bool) -> dict[str, Any]:
+    low, high = (report.show(Estimate(end, end, end), key, False) for end in estimate[1:])
+    interval = f"{low} … {high}" if isfinite(estimate.low) else ""
+    return {"mean": report.show(estimate, key, False), "interval": interval, "is_best": is_best}
+
+
+def _bin_cell(entry: BinScore) -> dict[str, str] | None:
+    if not entry.count:
+        return None
+    return {
+        "rmse": f"{entry.rmse.mean:.2f}",
+        "bias": f"{entry.bias.mean:+.2f}",
+        "colour": "226 122 38" if entry.bias.mean > 0 else "54 124 214",
+        "strength": f"{min(1.0, abs(entry.bias.mean) / COLOUR_FULL) * 0.75:.2f}",
+    }
 
 
 def _best(means: Sequence[float], better: int) -> int | None:

@@ -39,11 +39,11 @@ UNCLIPPED = 2e-3  # share of the pixels that may be clipped in a photograph that
 MILD_STOPS = (0.25, 1.5)  # the brightest point above the clip level
 MILD_RANGE = 3.0  # stops from the median to the brightest point, at most, in a view without a light source
 BRIGHTEST = 99.95  # percentile that stands for the brightest point; above it lie fireflies and glints
-FLAT_RANGE = 0.5  # stops from the 1st to the 99th percentile; a view with less shows nothing
+FLAT_RANGE = 0.5  # stops from the 1st to the 99th percentile; a view with less is featureless
 FIELD_OF_VIEW = (60.0, 100.0)  # degrees
 PITCH = (-20.0, 20.0)  # degrees, of views whose share of clipped pixels is given
 MILD_PITCH = (-50.0, 20.0)  # lamps, sky and sun are above: look down more often
-TRIES = 8  # directions looked at for one view before giving it up
+TRIES = 8  # directions that are tried for each view
 # Camera curve f(x) = (1+σ)·xⁿ/(xⁿ+σ), Eilertsen et al. 2017, section 4.1: n ~ N(0.9, 0.1), σ ~ N(0.6, 0.1);
 # both are held within three standard deviations.
 CURVE_N = (0.9, 0.1)
@@ -158,9 +158,8 @@ def _named(folder: Path, paths: list[Path], only: Sequence[str]) -> list[Path]:
     suffixes = {path.suffix for path in paths}
     wanted = {Path(name).stem if Path(name).suffix in suffixes else name for name in only}
     if missing := sorted(wanted - set(stems)):
-        raise Ldr2hdrError(
-            f"{folder} lacks {missing[0]} and {len(missing) - 1} more of the names asked for; mend the list."
-        )
+        more = f" and {len(missing) - 1} more of the list" if len(missing) > 1 else ""
+        raise Ldr2hdrError(f"{folder} lacks {missing[0]}{more}; add the pictures, or correct the list.")
     return [path for path in paths if path.stem in wanted]
 
 
@@ -214,7 +213,7 @@ def save_as_png(cases: Iterable[Case], folder: Path) -> int:
 def aligning_pixels(ldr: np.ndarray) -> np.ndarray:
     """Where scale is aligned: bool H×W×3, well-exposed values that lie next below the clip level.
 
-    ldr: H×W×3 in [0, 1]. A pixel counts if its brightest channel is in `WELL_EXPOSED`, which is the two stops
+    ldr: H×W×3 in [0, 1]. A pixel counts if its brightest channel is in `WELL_EXPOSED`, which is about the two stops
     below the clip level under eq. 1. A camera curve makes predictions drift from the truth towards the shadows;
     aligned on all of them, that drift would reappear as an error of the highlights, which is what Eilertsen
     et al. 2021 warn of. Where there are too few such pixels, darker ones count too, and then single channels

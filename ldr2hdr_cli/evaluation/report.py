@@ -137,7 +137,7 @@ def _amount(score: MethodScore) -> str:
 
 
 def literal(text: str) -> str:
-    """As rich shows it: markup in it is only text."""
+    """Escaped for rich, which would take [brackets] for markup."""
     return escape(text)
 
 

@@ -84,7 +84,7 @@ def _towards(bias: float) -> str:
 
 
 def _lifted(summary: dict[str, list[MethodScore]]) -> list[str]:
-    """Whether the best method for lamps harms what was barely over."""
+    """Whether the best method for lamps harms what was barely over-exposed."""
     best = summary["share"][0].method
     mild = next((score for score in summary["mild"] if score.method == best), None)
     clip = next((score for score in summary["mild"] if score.method == "clip"), None)

@@ -1,12 +1,14 @@
-"""What can be read, and where: files, directories, globs and numbered sequences → inputs; inputs → frames."""
+"""From what the user names (files, directories, globs, numbered sequences) to inputs, and from inputs to frames."""
 
 import glob
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+
+from natsort import natsorted
 
 from ldr2hdr_cli.media.limits import MAX_PIXELS
 from ldr2hdr_cli.media.source_info import Frame, SourceInfo
@@ -42,8 +44,8 @@ _NUMBER_MARK = "%0?[0-9]{0,3}d|#+"
 class Input:
     """One picture or clip to be converted.
 
-    kind: "still" or "video". relative: where it belongs under the output directory, without a suffix.
-    number: of a frame of a numbered sequence, and `sequence` the pattern it came from.
+    kind: "still" or "video". relative: its place under the output directory, without a suffix. number: of a picture of
+    a numbered sequence; sequence: the pattern that it matched, such as plate.%04d.png.
     """
 
     path: Path
@@ -72,7 +74,9 @@ def find_inputs(patterns: Sequence[str], *, recursive: bool = False) -> list[Inp
             for one in _expand(str(pattern), recursive):
                 found.setdefault(os.path.realpath(one.path), one)
         except OSError as error:  # a name that is too long, a directory that may not be entered
-            raise Ldr2hdrError(f"{pattern}: cannot be looked up ({error.strerror}).") from None
+            raise Ldr2hdrError(
+                f"{pattern}: cannot be looked up ({error.strerror}); check the path and its permissions."
+            ) from None
     return list(found.values())
 
 
@@ -97,10 +101,10 @@ def _expand(pattern: str, recursive: bool) -> Iterator[Input]:
     elif re.search(_NUMBER_MARK, path.name):
         yield from _sequence(path)
     elif glob.has_magic(pattern):
-        names = sorted(_matches(pattern), key=_natural)
+        names = _in_order(_matches(pattern))
         paths = [Path(name) for name in names if _known(Path(name)) and not _is_special(Path(name))]
         if not paths:
-            raise Ldr2hdrError(f"{pattern}: no picture or clip has such a name.")
+            raise Ldr2hdrError(f"{pattern}: no picture or clip matches.")
         for path in paths:
             yield Input(path, _kind(path), _place(path))
     else:
@@ -137,8 +141,8 @@ def _directory(folder: Path, recursive: bool) -> Iterator[Input]:
         pictures.append(path)
 
     for parent, folders, names in os.walk(folder, onerror=unlisted):  # links are not followed: they may loop
-        folders[:] = sorted((f for f in folders if not f.startswith(".")), key=_natural) if recursive else []
-        paths = [Path(parent) / name for name in sorted(names, key=_natural) if not name.startswith(".")]
+        folders[:] = _in_order(f for f in folders if not f.startswith(".")) if recursive else []
+        paths = [Path(parent) / name for name in _in_order(names) if not name.startswith(".")]
         pictures += [path for path in paths if _known(path) and not _is_special(path)]
     if not pictures:
         hint = "" if recursive else "; --recursive looks into subdirectories"
@@ -169,7 +173,7 @@ def _sequence(pattern: Path) -> Iterator[Input]:
         raise Ldr2hdrError(f"{pattern}: {pattern.parent} cannot be listed ({error.strerror}).") from None
     numbered = sorted((int(match[1]), name) for name in names if (match := expression.fullmatch(name)))
     if not numbered:
-        raise Ldr2hdrError(f"{pattern}: no file of this sequence is there.")
+        raise Ldr2hdrError(f"{pattern}: no file of this sequence exists.")
     for number, name in numbered:
         path = pattern.parent / name
         yield Input(path, _kind(path), _place(path), number, pattern.name)
@@ -195,7 +199,6 @@ def _kind(path: Path) -> str:
     return "still" if _STILL_START.match(start) else "video"
 
 
-def _natural(name: str) -> list[tuple[int, int | str]]:
-    """So that plate2 comes before plate10. By ASCII digits: ² is a digit to Python, and no number."""
-    parts = re.split("([0-9]+)", name)  # every second one is a number
-    return [(0, int(part)) if index % 2 else (1, part) for index, part in enumerate(parts)]
+def _in_order(names: Iterable[str]) -> list[str]:
+    """plate2 before plate10; names that natural order takes for equal, as 1 and 01, by their letters."""
+    return natsorted(sorted(names))

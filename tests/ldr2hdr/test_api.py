@@ -95,6 +95,31 @@ def test_setting_stop_ends_it_as_well(tmp_path, weights, clip):
     assert [type(event) for event in ldr2hdr.convert([clip], tmp_path / "out", options, stop=stop)] == [ldr2hdr.Started]
 
 
+def test_a_message_is_told_while_the_frame_it_came_from_is_still_at_work(tmp_path, weights, monkeypatch):
+    from ldr2hdr_cli.convert import network
+
+    Image.fromarray(picture()).save(tmp_path / "photo.png")
+    told, answers, made = threading.Event(), [], network.reconstructors
+
+    def reconstructors(options, notify):
+        def predict(self, work):
+            notify("short of memory")
+            answers.append(told.wait(20))
+            return original(self, work)
+
+        original = network.Network.predict
+        monkeypatch.setattr(network.Network, "predict", predict)
+        return made(options, notify)
+
+    monkeypatch.setattr(network, "reconstructors", reconstructors)
+    said = []
+    for event in ldr2hdr.convert(tmp_path / "photo.png", tmp_path, ldr2hdr.ConvertOptions(weights=weights)):
+        said.append(type(event).__name__)
+        if isinstance(event, ldr2hdr.Message):
+            told.set()
+    assert said == ["Started", "Message", "Done"] and answers == [True]
+
+
 def test_reconstruct_does_what_the_command_does_without_options(tmp_path):
     codes = picture()
     Image.fromarray(codes).save(tmp_path / "photo.png")

@@ -336,7 +336,7 @@ def test_after_a_failure_that_passes_a_second_run_makes_the_bytes_of_an_undistur
     assert sorted({*made, *failed}) == [1, 2, 3, 4, 5, 6, 7]
     assert all("blended with frame 4, which failed" in failed[number] for number in failed if number > 4)
     status, summary, _ = run(*arguments, "-o", tmp_path)
-    assert status == 0 and summary["already_done"] == len(made)
+    assert status == 0 and summary["skipped"] == len(made)
     assert checksums(tmp_path) == whole
 
 
@@ -363,7 +363,7 @@ def test_pictures_that_hang_on_one_that_is_mended_replaced_or_added_are_made_aga
         assert run(pattern, "-o", tmp_path / state, *how)[0] == 0
         assert checksums(tmp_path / state) == whole
         _, summary, _ = run(pattern, "-o", tmp_path / state, *how, "--frames", "3-")
-        assert summary["done"] == 0 and summary["already_done"] == 2
+        assert summary["done"] == 0 and summary["skipped"] == 2
 
 
 def test_a_rate_with_an_exponent_is_refused_at_once(tmp_path):
