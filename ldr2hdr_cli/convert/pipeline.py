@@ -1,9 +1,11 @@
 """decode → reconstruct → encode, overlapped, in bounded memory; one failure stays one failure.
 
-A thread decodes ahead into a short queue; a thread for each device runs the network; the calling thread puts eq. 1 and
-the frames of a clip together, in order; a few threads encode, since neither FFmpeg, torch nor OpenEXR holds the
-interpreter lock while it works.
+A thread decodes ahead into a short queue; a thread for each device runs the network; one puts eq. 1 and the frames of a
+clip together, in order; as many as there are cores encode, since neither FFmpeg, torch nor OpenEXR holds the
+interpreter lock while it works. The calling thread hands frames on, and waits.
 """
+
+from __future__ import annotations
 
 import errno
 import math
@@ -11,11 +13,9 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ldr2hdr_cli.convert.events import Done, Failed, FileEvent, unforeseen
 from ldr2hdr_cli.convert.job import Item, Manifest, RunError, Settings, absolute, sha256, source_sha256
@@ -24,6 +24,9 @@ from ldr2hdr_cli.convert.worklist import Options, Work, remaining, source_change
 from ldr2hdr_cli.media.exr import read_planes
 from model.errors import Ldr2hdrError
 
+if TYPE_CHECKING:
+    from model.rendering import Rendered, Result
+
 # After these no other file can be written either: full, over quota, read-only, unplugged.
 _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENODEV, errno.ESTALE}
 
@@ -31,78 +34,72 @@ _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENODEV, errno.ESTALE
 class Operator(Protocol):
     """The network, or a classical operator.
 
-    predict: what takes long, by itself; called from as many threads at once as `workers` says. finish: the frame,
-    H×W×3, linear, from what `predict` returned; called with the frames in their order. lose: called in its place, or
-    after it, for a frame that failed; `finish` raises temporal.Depends for those that cannot be made without it.
+    predict: what takes long, by itself; called from as many threads at once as `workers` says. finish: the frame as it
+    is written, on its way to the host, from what `predict` returned; called with the frames in their order, by one
+    thread. lose: called in its place, or after it, for a frame that failed; `finish` raises temporal.Depends for those
+    that cannot be made without it. ahead: frames that are worked on between the two.
     """
 
     workers: int
+    ahead: int
 
     def predict(self, work: Work) -> Any: ...
 
-    def finish(self, work: Work, predicted: Any) -> np.ndarray: ...
+    def finish(self, work: Work, predicted: Any) -> Rendered: ...
 
     def lose(self, work: Work) -> None: ...
+
+    def close(self) -> None: ...
 
 
 def run(
     items: Sequence[Item],
     operator: Operator,
-    write: Callable[[Work, np.ndarray], int],
+    write: Callable[[Work, Result], int],
     manifest: Manifest,
     settings: Settings,
     options: Options,
-    threshold: float,
 ) -> Iterator[FileEvent]:
     """Convert everything, and tell what became of it, in the order of the inputs.
 
-    write: encodes one frame and returns how many values it clamped. threshold: α, above which a pixel counts as
-    clipped. Ends early, with what is in hand finished, when `options.stop` is set, or after a failure that no other
-    file can escape (`Failed.ends_run`).
+    write: encodes one frame and returns how many values were clamped. Ends early, with what is in hand finished, when
+    `options.stop` is set, or after a failure that no other file can escape (`Failed.ends_run`).
     """
-    encode = _Encoder(write, manifest, threshold, options.verify)
+    encode = _Encoder(write, manifest, options.verify)
     budget = _PixelBudget(options.pixels)
+    in_hand = operator.workers + operator.ahead + options.encoders + 1
     with (
         ThreadPoolExecutor(operator.workers, "network") as network,
+        ThreadPoolExecutor(1, "finish") as in_order,
         ThreadPoolExecutor(options.encoders, "encode") as encoders,
     ):
-        predicted: deque[tuple[Work, Future[Any]] | FileEvent] = deque()
-        encoded: deque[Future[FileEvent]] = deque()
+        pending: deque[Future[FileEvent | None]] = deque()
+        predicting: deque[Future[Any]] = deque()
 
-        def advance() -> None:
-            """Hand the first that is predicted on to the encoders."""
-            first = predicted.popleft()
-            if not isinstance(first, tuple):
-                encoded.append(_completed(first))
-                return
-            work, future = first
-            result = _finished(operator, work, future)
-            if isinstance(result, np.ndarray):
-                encoded.append(encoders.submit(encode, work, result))
-                encoded[-1].add_done_callback(lambda _future: budget.leave(work))
-            else:
-                budget.leave(work)
-                encoded.extend([_completed(result)] if result is not None else [])
+        def begin(work: Work) -> None:
+            predicting.append(network.submit(operator.predict, work))
+            finished = in_order.submit(_finished, operator, work, predicting[-1])
+            pending.append(encoders.submit(encode, work, finished))
+            pending[-1].add_done_callback(lambda _future: budget.leave(work))
 
-        def finish() -> FileEvent:
-            event = _recorded(encoded.popleft(), manifest, settings)
+        def settle() -> Iterator[FileEvent]:
+            event = _recorded(pending.popleft(), manifest, settings)
             if isinstance(event, Failed) and event.ends_run:
                 options.stop.set()
-            return event
+            if event is not None:
+                yield event
 
         for found in _prefetch(remaining(items, manifest, settings, options), options.stop, budget):
-            if found is not None:
-                is_work = isinstance(found, Work)
-                predicted.append((found, network.submit(operator.predict, found)) if is_work else found)
-            # In order, and never more frames in hand than there are hands.
-            while predicted and (_is_done(predicted[0]) or len(predicted) > operator.workers):
-                advance()
-            while encoded and (encoded[0].done() or len(encoded) > options.encoders + 1):
-                yield finish()
-        while predicted:
-            advance()
-        while encoded:
-            yield finish()
+            if isinstance(found, Work):
+                begin(found)
+            elif found is not None:
+                pending.append(_completed(found))
+            while len(predicting) > operator.workers:  # so that little is left to be done when `stop` is set
+                wait([predicting.popleft()])
+            while pending and (pending[0].done() or len(pending) > in_hand):
+                yield from settle()
+        while pending:
+            yield from settle()
 
 
 class _PixelBudget:
@@ -113,7 +110,7 @@ class _PixelBudget:
         self._left = threading.Condition()
 
     def enter(self, work: Work, timeout: float) -> bool:
-        pixels = work.frame.pixels[..., 0].size
+        pixels = work.frame.size
         with self._left:
             if not self._left.wait_for(lambda: not self._in_hand or self._in_hand + pixels <= self._pixels, timeout):
                 return False
@@ -122,7 +119,7 @@ class _PixelBudget:
 
     def leave(self, work: Work) -> None:
         with self._left:
-            self._in_hand -= work.frame.pixels[..., 0].size
+            self._in_hand -= work.frame.size
             self._left.notify_all()
 
 
@@ -177,15 +174,11 @@ def _prefetch(source: Iterator[Any], stop: threading.Event, budget: _PixelBudget
         thread.join()  # a decoder that is left running would be torn down in the middle when Python ends
 
 
-def _is_done(first: "tuple[Work, Future[Any]] | FileEvent") -> bool:
-    return not isinstance(first, tuple) or first[1].done()
-
-
-def _finished(operator: Operator, work: Work, future: "Future[Any]") -> np.ndarray | Failed | None:
+def _finished(operator: Operator, work: Work, predicted: Future[Any]) -> Rendered | Failed | None:
     """The frame, or why there is none; nothing where it was only there for those after it."""
     try:
-        hdr = operator.finish(work, future.result())
-        return None if work.is_warm_up else hdr
+        rendered = operator.finish(work, predicted.result())
+        return None if work.is_warm_up else rendered
     except Depends as error:
         message = f"{work.item.input.path}: frame {work.frame_number} cannot be made, because {error}; "
         return None if work.is_warm_up else _failed(work, message + "the same command makes both.")
@@ -219,19 +212,25 @@ def _device_lost(error: Exception) -> bool:
 class _Encoder:
     """Writes one frame, in a thread."""
 
-    write: Callable[[Work, np.ndarray], int]
+    write: Callable[[Work, Result], int]
     manifest: Manifest
-    threshold: float
     verify: bool
 
-    def __call__(self, work: Work, hdr: np.ndarray) -> FileEvent:
+    def __call__(self, work: Work, finished: Future[Rendered | Failed | None]) -> FileEvent | None:
+        rendered = finished.result()
+        if rendered is None or isinstance(rendered, Failed):
+            return rendered
         try:
-            peak = _peak(work, hdr)
+            result = rendered.fetch()
+        except Exception as error:  # what a device has failed in may show no earlier
+            return _unmade(work, error)
+        try:
+            _check(work, result)
             self.manifest.check_place()
             work.output.parent.mkdir(parents=True, exist_ok=True)
-            clamped = self.write(work, hdr)
+            clamped = self.write(work, result)
             if self.verify and work.output.suffix == ".exr":
-                read_planes(work.output, max_values=4 * hdr[..., 0].size)
+                read_planes(work.output, max_values=4 * work.frame.size)
             entry = _entry(work, self.verify)
         except Ldr2hdrError as error:
             return _failed(work, str(error), ends_run=_hopeless(error))
@@ -240,20 +239,25 @@ class _Encoder:
             return _failed(work, message, ends_run=_hopeless(error))
         except Exception as error:
             return _failed(work, f"{work.output} cannot be written: {unforeseen(error)}", cause=error)
-        clipped = float(np.any(work.frame.pixels > self.threshold, axis=2).mean())
-        megapixels = hdr.shape[0] * hdr.shape[1] / 1e6
-        return Done(work.item, work.output, work.frame_number, megapixels, clipped, peak, clamped, entry)
+        return Done(
+            work.item,
+            work.output,
+            work.frame_number,
+            work.frame.size / 1e6,
+            result.clipped,
+            result.peak,
+            clamped,
+            entry,
+        )
 
 
-def _peak(work: Work, hdr: np.ndarray) -> float:
-    """The largest value. Raises Ldr2hdrError where any is negative, infinite or NaN, which both passes would return."""
-    low, high = float(hdr.min()), float(hdr.max())
-    if low >= 0 and high < math.inf:
-        return high
-    raise Ldr2hdrError(
-        f"{work.item.input.path}: the result is not written, because its values, from {low:.4g} to {high:.4g}, are no "
-        "light; try --precision fp32, or other --weights."
-    )
+def _check(work: Work, result: Result) -> None:
+    """Raises Ldr2hdrError where any value is negative, infinite or NaN, which both passes would return."""
+    if not (result.lowest >= 0 and result.peak < math.inf):
+        raise Ldr2hdrError(
+            f"{work.item.input.path}: the result is not written, because its values, from {result.lowest:.4g} to "
+            f"{result.peak:.4g}, are no light; try --precision fp32, or other --weights."
+        )
 
 
 def _hopeless(error: Exception) -> bool:
@@ -286,13 +290,13 @@ def _failed(work: Work, message: str, **why: Any) -> Failed:
     return Failed(work.item, message, work.frame_number, **why)
 
 
-def _completed(event: FileEvent) -> "Future[FileEvent]":
-    future: Future[FileEvent] = Future()
+def _completed(event: FileEvent) -> Future[FileEvent | None]:
+    future: Future[FileEvent | None] = Future()
     future.set_result(event)
     return future
 
 
-def _recorded(future: "Future[FileEvent]", manifest: Manifest, settings: Settings) -> FileEvent:
+def _recorded(future: Future[FileEvent | None], manifest: Manifest, settings: Settings) -> FileEvent | None:
     event = future.result()
     if isinstance(event, Done):
         try:

@@ -2,11 +2,13 @@
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 from av.filter import Graph
 
 from ldr2hdr_cli.media.colour import P3D65, REC601_525, REC601_625, REC709, REC2020
@@ -15,11 +17,11 @@ from ldr2hdr_cli.media.limits import MAX_PIXELS, check_size
 from ldr2hdr_cli.media.rgb import (
     LUMA,
     alpha_of,
+    codes_of,
     coding_of,
     display_matrix,
     first_specified,
     has_alpha,
-    rgb_of,
     upright,
 )
 from ldr2hdr_cli.media.source_info import Frame, SourceInfo
@@ -257,7 +259,7 @@ def _index(container: Any, stream: Any) -> Sequence[Any]:
 def _frame(info: SourceInfo, frame: Any, index: int, stream: Any) -> Frame:
     coding, _ = coding_of(stream.codec_context, frame)
     try:
-        pixels = rgb_of(frame, coding)
+        codes = codes_of(frame, coding)
         alpha = alpha_of(frame) if has_alpha(frame) else None
     except ERRORS as error:
         raise Ldr2hdrError(
@@ -271,8 +273,8 @@ def _frame(info: SourceInfo, frame: Any, index: int, stream: Any) -> Frame:
         except ValueError:  # free text under that name: nothing to count on from
             timecode = None
     return Frame(
-        pixels=upright(pixels, frame),
-        alpha=None if alpha is None else upright(alpha, frame),
+        replace(codes, values=upright(codes.values, frame)),
+        alpha=None if alpha is None else np.ascontiguousarray(upright(alpha, frame)),
         index=index,
         seconds=None if frame.time is None else float(frame.time),
         timecode=timecode,

@@ -46,13 +46,13 @@ def test_a_picture_without_anything_clipped_never_meets_the_network(monkeypatch)
 def test_tiles_of_a_clip_that_stand_still_are_not_run_again(monkeypatch):
     reconstructor = Reconstructor(network(), "cpu", "fp32", tile=64, overlap=16)
     run = []
-    upload = reconstructor._upload
+    cut = reconstructor._tiles
 
     def counted(ldr, clipped, tiles):
         run.extend(tiles)
-        return upload(ldr, clipped, tiles)
+        return cut(ldr, clipped, tiles)
 
-    monkeypatch.setattr(reconstructor, "_upload", counted)
+    monkeypatch.setattr(reconstructor, "_tiles", counted)
     clip = reconstructor.clip()
     first = picture(256, 256)
     second = first.copy()
@@ -105,13 +105,13 @@ def test_the_network_s_output_is_held_between_black_and_e_to_the_tenth():
 def test_tiles_without_anything_clipped_are_not_run(monkeypatch):
     reconstructor = Reconstructor(network(), "cpu", "fp32", tile=64, overlap=16)
     run = []
-    upload = reconstructor._upload
+    cut = reconstructor._tiles
 
     def counted(ldr, clipped, tiles):
         run.extend(tiles)
-        return upload(ldr, clipped, tiles)
+        return cut(ldr, clipped, tiles)
 
-    monkeypatch.setattr(reconstructor, "_upload", counted)
+    monkeypatch.setattr(reconstructor, "_tiles", counted)
     ldr = picture(256, 256, top=0.9)
     ldr[0, 0] = ldr[250, 250] = 1
     reconstructor.reconstruct(ldr)

@@ -477,6 +477,7 @@ def test_large_pictures_wait_for_room_instead_of_filling_the_memory(tmp_path, mo
     from ldr2hdr_cli.convert.events import Done
     from ldr2hdr_cli.convert.worklist import Options
     from ldr2hdr_cli.media.sources import find_inputs
+    from model.rendering import Rendering, rendered
 
     paths = []
     for number in range(5):
@@ -485,13 +486,20 @@ def test_large_pictures_wait_for_room_instead_of_filling_the_memory(tmp_path, mo
     in_hand, most = set(), []
 
     class Operator:
-        workers = 1
+        workers, ahead = 1, 0
 
         def predict(self, work):
-            return work.frame.pixels
+            light = torch.from_numpy(work.frame.pixels)
+            return rendered(lambda rows: light[rows], light[..., 0] == 1, Rendering(), half=True)
 
         def finish(self, work, predicted):
             return predicted
+
+        def lose(self, work):
+            raise AssertionError(work)
+
+        def close(self):
+            pass
 
     def write(work, hdr):
         in_hand.discard(work.output)
@@ -515,7 +523,7 @@ def test_large_pictures_wait_for_room_instead_of_filling_the_memory(tmp_path, mo
             manifest = job.Manifest(out / "none.jsonl")
             items = job.plan(find_inputs(list(map(str, paths))), out, ".exr")
             options = Options(pixels=pixels, overwrite=True)
-            events = list(pipeline.run(items, Operator(), write, manifest, job.Settings(), options, 0.96))
+            events = list(pipeline.run(items, Operator(), write, manifest, job.Settings(), options))
             manifest.close()
             assert [type(event) for event in events] == [Done] * 5
             assert max(most) <= expected
