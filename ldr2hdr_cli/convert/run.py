@@ -13,6 +13,7 @@ from ldr2hdr_cli.convert import job, pipeline
 from ldr2hdr_cli.convert.events import Event, Message, Note, Started
 from ldr2hdr_cli.convert.rendering import rendering_of
 from ldr2hdr_cli.convert.worklist import Options, Work
+from ldr2hdr_cli.media.decode import hardware
 from ldr2hdr_cli.media.exr import frame_attributes, write_exr
 from ldr2hdr_cli.media.preview import preview_strip, write_preview
 from ldr2hdr_cli.media.radiance import write_radiance
@@ -80,12 +81,16 @@ def _run(
     has_clip = any(item.input.kind == "video" or (options.fps and item.input.sequence) for item in items)
     is_filtered = has_clip and options.temporal != "off" and options.method == "network"
     messages: queue.SimpleQueue[str] = queue.SimpleQueue()
-    operator, settings = _operator(options, is_filtered, messages.put)
+    decoder, excuse = hardware(options.hwaccel)
+    if excuse:
+        messages.put(excuse)
+    operator, settings = _operator(options, is_filtered, decoder, messages.put)
     how = Options(
         selection,
         options.deinterlace,
         options.overwrite,
         options.verify,
+        hwaccel=decoder,
         encoders=encoder_threads(options.encoders),
         max_pixels=options.max_pixels,
         max_frames=options.max_frames,
@@ -117,10 +122,11 @@ def _waiting(messages: "queue.SimpleQueue[str]") -> Iterator[Message]:
 
 
 def _operator(
-    options: ConvertOptions, is_filtered: bool, notify: Callable[[str], None]
+    options: ConvertOptions, is_filtered: bool, decoder: str, notify: Callable[[str], None]
 ) -> tuple[pipeline.Operator, job.Settings]:
-    """The operator that was asked for, and the settings that decide the bytes."""
+    """The operator that was asked for, and the settings that decide the bytes. decoder: the hardware that is used."""
     decided = {**options.deciding(), "temporal": _temporal(options) if is_filtered else "off", "version": __version__}
+    decided["hwaccel"] = decoder
     half = options.format == "exr" and not options.float_
     rendering = partial(rendering_of, options=options)
     if options.method != "network":

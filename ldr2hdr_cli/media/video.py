@@ -76,13 +76,15 @@ def read_frames(
     deinterlace: bool = False,
     max_pixels: int = MAX_PIXELS,
     start_number: int = 0,
+    hwaccel: str = "none",
 ) -> Iterator[Frame]:
     """The frames of a clip in the order of presentation, one at a time.
 
-    first, last: indices from 0, inclusive. start_number: of index 0, in what an error says. A frame that is damaged, or
+    first, last: indices from 0, inclusive. start_number: of index 0, in what an error says.
+    hwaccel: see `decode.opened`. A frame that is damaged, or
     may have been spoiled by one that is, is left out; when all others have been given, Ldr2hdrError names those.
     """
-    how = (path, first, last, every, deinterlace, max_pixels, start_number)
+    how = (path, first, last, every, deinterlace, max_pixels, start_number, hwaccel)
     try:
         yield from _read(*how, start=first - 2 if deinterlace else first)  # a deinterlacer looks at both neighbours
     except Unsure:  # before any frame was given
@@ -97,12 +99,13 @@ def _read(
     deinterlace: bool,
     max_pixels: int,
     start_number: int,
+    hwaccel: str,
     start: int,
 ) -> Iterator[Frame]:
     """As read_frames. start: the first frame that must be as if all had been decoded."""
     damage = Damage(start_number)
     final = None if last is None else last - (last - first) % every
-    with opened(path, max_pixels) as (container, stream):
+    with opened(path, max_pixels, hwaccel) as (container, stream):
         decoded = pictures(path, container, stream, damage, max_pixels, start)
         if deinterlace:
             decoded = _deinterlaced(path, decoded, stream)
