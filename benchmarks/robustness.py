@@ -33,7 +33,10 @@ from typing import Any
 import av
 import numpy as np
 import tifffile
+import torch
 from PIL import Image
+
+from model.rendering import Rendered, Rendering, Result, rendered
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 30  # for one damaged file, after which its decoder counts as hung
@@ -519,7 +522,7 @@ def convert_damaged(path: Path, out: Path) -> tuple[str, str]:
     from ldr2hdr_cli.media.sources import find_inputs
     from model.errors import Ldr2hdrError
 
-    def write(work: Work, hdr: np.ndarray) -> int:
+    def write(work: Work, result: Result) -> int:
         attributes = frame_attributes(
             chromaticities=work.info.chromaticities,
             frame_rate=work.info.frame_rate,
@@ -531,14 +534,14 @@ def convert_damaged(path: Path, out: Path) -> tuple[str, str]:
             settings={},
             seconds=work.frame.seconds,
         )
-        return write_exr(work.output, hdr, work.frame.alpha, attributes, compression="rle")
+        return write_exr(work.output, result.pixels, work.frame.alpha, attributes, compression="rle")
 
     try:
         with job.lock(out):
             items = job.plan(find_inputs([str(path)]), out, ".exr")
             options = Options(max_pixels=FUZZED_PIXELS, verify=True, encoders=1)
             manifest = job.Manifest.read(out)
-            events = list(pipeline.run(items, _Square(), write, manifest, job.Settings(), options, 0.96))
+            events = list(pipeline.run(items, _Square(), write, manifest, job.Settings(), options))
             manifest.close()
     except Ldr2hdrError as error:
         return "unexpected", f"the run ended: {error}"
@@ -557,19 +560,23 @@ def convert_damaged(path: Path, out: Path) -> tuple[str, str]:
 class _Square:
     """T², for pixels that the network would take."""
 
-    workers = 1
+    workers, ahead = 1, 0
 
-    def predict(self, work: Any) -> np.ndarray:
+    def predict(self, work: Any) -> Rendered:
         ldr = work.frame.pixels
         if ldr.ndim != 3 or ldr.shape[2] != 3 or ldr.dtype != np.float32 or not (ldr.min() >= 0 and ldr.max() <= 1):
             raise ValueError(f"pixels of shape {ldr.shape}, type {ldr.dtype}")
-        return ldr * ldr
+        light = torch.from_numpy(ldr * ldr)
+        return rendered(lambda rows: light[rows], light[..., 0] == 1, Rendering(), half=True)
 
     def lose(self, work: Any) -> None:
         pass
 
-    def finish(self, _work: Any, predicted: np.ndarray) -> np.ndarray:
+    def finish(self, _work: Any, predicted: Rendered) -> Rendered:
         return predicted
+
+    def close(self) -> None:
+        pass
 
 
 # Flat

@@ -1,10 +1,11 @@
 """How fast it is: tables of ratios, each measured side by side in one run.
 
-    python benchmarks/speed.py [network|stages|clip|start|size ...]
+    python benchmarks/speed.py [network|frame|stages|clip|start|size ...]
 
 Times are the best of a few, since whatever else a machine does only ever adds. Nothing here is asserted.
 """
 
+import itertools
 import os
 import subprocess
 import sys
@@ -17,11 +18,14 @@ import cv2
 import numpy as np
 import torch
 
-from ldr2hdr_cli.convert.temporal import TemporalFilter
+from ldr2hdr_cli.convert.temporal import TemporalFilter, as_measured, measure, reduced
 from ldr2hdr_cli.media.exr import write_exr
 from ldr2hdr_cli.media.sources import read_frames, read_still
+from ldr2hdr_cli.options import cores, encoder_threads
 from model import MaskedUNet, NetworkConfig, Reconstructor, exposure_mask, load_network
 from model.checkpoint import usual_working_size
+from model.codes import Codes
+from model.device import seconds
 from model.masked_unet import initialise
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -96,15 +100,19 @@ def stages(frames: int = 24) -> None:
             shown = np.rint(picture(1080, 1920, 0.08) * 255).astype(np.uint8)
             cv2.imwrite(str(inputs / f"plate.{number:04d}.jpg"), shown, [cv2.IMWRITE_JPEG_QUALITY, 92])
         one = inputs / "plate.0000.jpg"
-        ldr = read_still(one)[1].pixels
+        ldr = read_still(one)[1].codes
         plain = Reconstructor(load_network())
         reconstructor = Reconstructor(load_network(), working_size=usual_working_size())
-        hdr = reconstructor.reconstruct(ldr)
-        alone = best(lambda: plain.reconstruct(ldr))
+
+        def converted(own: Reconstructor) -> np.ndarray:
+            return own.render(own.predict(ldr), half=True).fetch().pixels
+
+        hdr = converted(reconstructor)
+        alone = best(lambda: converted(plain))
         each = {
             "decode": best(lambda: read_still(one)),
-            "network": best(lambda: reconstructor.reconstruct(ldr)),
-            "encode": best(lambda: write_exr(Path(folder, "one.exr"), hdr)),
+            "network": best(lambda: converted(reconstructor)),
+            "encode": best(lambda: write_exr(Path(folder, "one.exr"), hdr)) / encoder_threads("auto"),
         }
         start = _cli("--version")
         total = _cli("convert", str(inputs), "-o", str(outputs), "--quiet") - start
@@ -130,44 +138,91 @@ def stages(frames: int = 24) -> None:
     )
 
 
-def clip(frames: int = 8) -> None:
-    """What the temporal filter adds to a frame of 1920×1080, default weights."""
+def frame() -> None:
+    """A frame from its codes to half floats on the host, against a bare forward pass of all of it on its device."""
     net = load_network()
     reconstructor = Reconstructor(net, working_size=usual_working_size())
-    print("\nThe temporal filter, 1920×1080, a panning clip; a frame:")
+    device, dtype = reconstructor.device, reconstructor.dtype
+    sizes = [(1080, 1920)] if device.type == "cpu" else [(1080, 1920), (2160, 3840)]
+    passes = "blocks are chosen" if reconstructor.selective else "frames are run whole"
+    print(f"\nA frame of a clip, default weights, {reconstructor.precision} on {device}: {passes}")
+    for height, width in sizes:
+        multiple = reconstructor.config.multiple
+        padded = (1, 3, -(-height // multiple) * multiple, -(-width // multiple) * multiple)
+        images = torch.rand(padded, device=device).to(memory_format=torch.channels_last)
+        masks = exposure_mask(images).to(dtype)
+
+        def bare(images: torch.Tensor = images, masks: torch.Tensor = masks) -> torch.Tensor:
+            with reconstructor._running():
+                return reconstructor.net(images, masks)
+
+        alone = seconds(bare, 1 if device.type == "cpu" else 10)
+        print(f"  {width}×{height}: bare pass {alone * 1e3:.1f} ms")
+        for share, spots in ((0.0, 1), (0.05, 1), (0.15, 1), (0.5, 1), (0.08, 100)):
+            shown = np.rint(picture(height, width + 64, share, spots) * 255).astype(np.uint8)
+            # Never the frame before, which would not be run again.
+            frames = itertools.cycle(np.ascontiguousarray(shown[:, left : left + width]) for left in range(0, 64, 8))
+            clip = reconstructor.clip()
+            own = best(
+                lambda frames=frames, clip=clip: reconstructor.render(
+                    clip.predict(Codes(next(frames))), half=True
+                ).fetch(),
+                2 if device.type == "cpu" else 20,
+            )
+            print(f"  {share:5.0%} clipped in {spots:3}: {own * 1e3:8.1f} ms, {own / alone:5.2f} of the bare pass")
+
+
+def clip(frames: int = 24) -> None:
+    """A panning clip of 1920×1080 from JPEG to EXR, with and without the temporal filter, against its stages."""
+    reconstructor = Reconstructor(load_network(), working_size=usual_working_size())
+    encoders = encoder_threads("auto")
+    print(f"\nA panning clip of {frames} frames, 1920×1080; a frame in each stage alone, with all its threads:")
     for share, spots in ((0.05, 1), (0.08, 100), (0.3, 1)):
-        wide = picture(1080, 2000, share, spots)
-        pictures = [np.ascontiguousarray(wide[:, 4 * index : 4 * index + 1920]) for index in range(frames)]
-        logs = [reconstructor.predict_log(ldr) for ldr in pictures]
-        alone = filtered = float("inf")
-        for _ in range(2):
-            temporal_filter = TemporalFilter("auto", net.config.mask_threshold, net.config.floor)
-            for number, (ldr, log) in enumerate(zip(pictures, logs, strict=True)):
-                begin = time.perf_counter()
-                made = reconstructor.predict_log(ldr)
-                assert made is not None and log is not None
-                reconstructor.compose(ldr, made)
-                alone = min(alone, time.perf_counter() - begin)
-                begin = time.perf_counter()
-                temporal_filter.push(number, ldr, log)
-                if number > 1:
-                    filtered = min(filtered, time.perf_counter() - begin)
-        print(
-            f"  {share:4.0%} clipped in {spots:3}: network {alone * 1e3:4.0f} ms, filter {filtered * 1e3:4.0f} ms:"
-            f" {filtered / alone:+.0%}"
-        )
+        wide = np.rint(picture(1080, 1920 + 4 * frames, share, spots) * 255).astype(np.uint8)
+        codes = [np.ascontiguousarray(wide[:, 4 * index : 4 * index + 1920]) for index in range(frames)]
         with tempfile.TemporaryDirectory() as folder:
-            for number, ldr in enumerate(pictures * 3):
-                cv2.imwrite(str(Path(folder, f"plate.{number:04d}.jpg")), np.rint(ldr * 255).astype(np.uint8))
+            for number, shown in enumerate(codes):
+                cv2.imwrite(str(Path(folder, f"plate.{number:04d}.jpg")), shown)
+            each = {"decode": best(lambda folder=folder: read_still(Path(folder, "plate.0000.jpg")))}
+            predictor = reconstructor.clip()
+            turns = itertools.cycle(codes[:8])
+            each["network"] = best(
+                lambda predictor=predictor, turns=turns: reconstructor.render(
+                    predictor.predict(Codes(next(turns))), half=True
+                ).fetch()
+            )
+            predicted = [predictor.predict(Codes(one)) for one in codes[:4]]
+            small = [as_measured(reduced(one.ldr).cpu().numpy()) for one in predicted]
+            each["motion"] = best(lambda small=small: measure(small[0], small[1])) / cores()
+            motion, found = measure(small[0], small[1]), []
+            for _ in range(2):
+                temporal_filter = TemporalFilter("auto", reconstructor.threshold, reconstructor.config.floor)
+                for number, one in enumerate(predicted):
+                    begin = time.perf_counter()
+                    made = temporal_filter.blend(number, one.clipped, one.log_hdr, lambda motion=motion: motion)
+                    if made is not None:
+                        made.flatten()[0].item()
+                    found.append(time.perf_counter() - begin)
+            each["blend"] = min(found[2:4] + found[6:])
+            pixels = reconstructor.render(predicted[0], half=True).fetch().pixels
+            each["encode"] = (
+                best(lambda folder=folder, pixels=pixels: write_exr(Path(folder, "one.exr"), pixels)) / encoders
+            )
+            words = ("convert", str(Path(folder, "plate.%04d.jpg")), "--fps", "24", "--overwrite", "--quiet")
 
-            def whole(temporal: str, folder: str = folder) -> float:
-                words = ("convert", str(Path(folder, "plate.%04d.jpg")), "--fps", "24", "--overwrite", "--quiet")
-                return _cli(*words, "-o", str(Path(folder, "out")), "--temporal", temporal)
+            def whole(temporal: str, last: int, words: tuple = words, folder: str = folder) -> float:
+                return _cli(*words, "-o", str(Path(folder, "out")), "--temporal", temporal, "--frames", f"0-{last}")
 
-            whole("off")
-            off, on = (min(whole(name) for _ in range(2)) for name in ("off", "auto"))
+            whole("off", 0)
+            off, on = (
+                (min(whole(name, frames - 1) for _ in range(2)) - whole(name, 0)) / (frames - 1)
+                for name in ("off", "auto")
+            )
+        print(f"  {share:4.0%} clipped in {spots:3}: " + ", ".join(f"{k} {v * 1e3:.0f} ms" for k, v in each.items()))
+        slowest = max(each.values())
         print(
-            f"       {3 * frames} frames from JPEG to EXR: {off:.1f} s without it, {on:.1f} s with: {on / off - 1:+.0%}"
+            f"       end to end {on * 1e3:.0f} ms, {1 / on:.1f} a second: {on / slowest:.2f} of the slowest stage;"
+            f" without the filter {off * 1e3:.0f} ms ({on / off - 1:+.0%})"
         )
 
 
@@ -261,7 +316,7 @@ def machine() -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command has it
-    parts = {"network": network, "stages": stages, "clip": clip, "start": start, "size": size}
+    parts = {"network": network, "frame": frame, "stages": stages, "clip": clip, "start": start, "size": size}
     if sys.argv[1:]:
         machine()
     for part in sys.argv[1:]:

@@ -33,15 +33,25 @@ def _text(value: Any, _shown: str) -> Any:
     return str(value) if isinstance(value, int | float | Fraction) and not isinstance(value, bool) else value
 
 
-def _length(*words: str) -> Callable[[Any, str], Any]:
-    """Reads a length in pixels, or one of `words`."""
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def encoder_threads(asked: str) -> int:
+    """`--encoders` as a number."""
+    return max(2, min(cores(), 16)) if asked == "auto" else int(asked)
+
+
+def _count(*words: str, what: str = "pixels") -> Callable[[Any, str], Any]:
+    """Reads a number of pixels, or of something else, or one of `words`."""
 
     def read(value: Any, shown: str) -> Any:
         text = _text(value, shown)
         # `isdigit` would take ² for a number.
         if text in words or (isinstance(text, str) and re.fullmatch(r"0*[1-9][0-9]{0,8}", text)):
             return text
-        raise Ldr2hdrError(f"{shown} {_short(text)}: give a number of pixels, or {' or '.join(words)}.")
+        raise Ldr2hdrError(f"{shown} {_short(text)}: give a number of {what}, or {' or '.join(words)}.")
 
     return read
 
@@ -160,7 +170,25 @@ class ConvertOptions(Options):
         "Longer side of the reduced picture that sets the level of clipped areas; auto: 512; off: none.",
         panel="Reconstruction",
         metavar="auto|off|PIXELS",
-        read=_length("auto", "off"),
+        read=_count("auto", "off"),
+        decides=True,
+    )
+
+    strength: float = setting(
+        1.0,
+        "How much of what the network adds above the clip level is kept, in stops: 1 all, 0 nothing, 2 twice.",
+        panel="Reconstruction",
+        low=0,
+        high=2,
+        decides=True,
+    )
+    threshold: float | None = setting(
+        None,
+        "Display-encoded value above which a channel counts as clipped. (default: that of the weights)",
+        panel="Reconstruction",
+        metavar="0..1",
+        low=0,
+        high=0.999,
         decides=True,
     )
 
@@ -191,7 +219,7 @@ class ConvertOptions(Options):
         "auto",
         "Side of a tile in pixels; auto: as large as memory allows.",
         panel="Speed and memory",
-        read=_length("auto"),
+        read=_count("auto"),
         decides=True,
     )
     overlap: int = setting(128, "Pixels shared by neighbouring tiles.", panel="Speed and memory", low=0, decides=True)
@@ -202,7 +230,19 @@ class ConvertOptions(Options):
         read=read_with(memory_bytes),
         decides=True,
     )
-    encoders: int = setting(2, "Threads that write results.", panel="Speed and memory", low=1)
+    encoders: str = setting(
+        "auto",
+        "Threads that write results; auto: one a core, from 2 to 16.",
+        panel="Speed and memory",
+        metavar="auto|THREADS",
+        read=_count("auto", what="threads"),
+    )
+    hwaccel: Literal["none", "auto", "cuda", "qsv", "vaapi", "d3d11va", "videotoolbox"] = setting(
+        "none",
+        "Decode clips on hardware where it and the file allow; the software decoder makes up for what they do not.",
+        panel="Speed and memory",
+        decides=True,
+    )
 
     def deciding(self) -> dict[str, Any]:
         """What decides the bytes of a result, by the names that the manifest has always used.

@@ -3,11 +3,14 @@
 Pure functions on numpy arrays or torch tensors of any shape; the kind that goes in comes out.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
+
+from model.codes import bands
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 Transfer = Literal["gamma", "srgb", "bt709"]
@@ -30,6 +33,23 @@ def exposure_mask(ldr: Array, threshold: float = 0.96) -> Array:
     if not 0 <= threshold < 1:
         raise ValueError(f"threshold must be in [0, 1), not {threshold}")
     return ((1.0 - ldr) / (1.0 - threshold)).clip(0.0, 1.0)
+
+
+def clipped_pixels(ldr: torch.Tensor, threshold: float = 0.96) -> torch.Tensor:
+    """Where a channel's mask is below 1: bool H×W. ldr: float32 H×W×3."""
+    highest = _highest_exposed(threshold)
+    clipped = torch.empty(ldr.shape[:2], dtype=torch.bool, device=ldr.device)
+    for rows in bands(ldr):
+        red, green, blue = (ldr[rows] > highest).unbind(-1)
+        torch.logical_or(red, green, out=clipped[rows]).logical_or_(blue)
+    return clipped
+
+
+@functools.cache
+def _highest_exposed(threshold: float) -> float:
+    """The largest float32 whose mask is 1."""
+    near = np.float32(threshold) + np.arange(-8, 9, dtype=np.float32) * np.spacing(np.float32(max(threshold, 1e-3)))
+    return float(near[exposure_mask(near, threshold) == 1].max())
 
 
 def linearise(ldr: Array, transfer: Transfer = "gamma", gamma: float = 2.0) -> Array:
@@ -71,8 +91,11 @@ def compose_hdr(
     ldr T, mask M, log_hdr Y: three arrays of one shape. floor: take max(exp(Y) − 1, T^γ) in the second term,
     since the truth in a clipped channel is never below the clip level.
     """
-    seen = linearise(ldr, transfer, gamma)
-    made = _expm1(log_hdr)
+    return compose(linearise(ldr, transfer, gamma), mask, _expm1(log_hdr), floor)
+
+
+def compose(seen: Array, mask: Array, made: Array, floor: bool) -> Array:
+    """Eq. 1 in linear light: what the camera has seen, where the mask is 1, and what was made up elsewhere."""
     if floor:
         made = _maximum(made, seen)
     return mask * seen + (1 - mask) * made

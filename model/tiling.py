@@ -1,5 +1,6 @@
 """Where the tiles of a picture lie, how they are blended, and what need not be run at all."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,18 +31,20 @@ class Tile:
         )
 
 
-def clipped_region(clipped: np.ndarray, config: NetworkConfig) -> Tile | None:
+def clipped_region(rows: np.ndarray, columns: np.ndarray, shape: Sequence[int], config: NetworkConfig) -> Tile:
     """The smallest rectangle, on the network's grid, that holds all that the clipped pixels can see.
 
-    clipped: bool H×W. Running the network on it alone gives the same values at the clipped pixels as the whole picture,
-    because nothing outside reaches them. None where nothing is clipped.
+    rows, columns: in which any pixel of a picture of `shape` is clipped, ascending. Running the network on it alone
+    gives the same values at the clipped pixels as the whole picture, because nothing outside reaches them.
     """
-    rows, columns = np.flatnonzero(clipped.any(1)), np.flatnonzero(clipped.any(0))
-    if not rows.size:
-        return None
-    top, height = _span(int(rows[0]), int(rows[-1]), clipped.shape[0], config)
-    left, width = _span(int(columns[0]), int(columns[-1]), clipped.shape[1], config)
+    top, height = _span(int(rows[0]), int(rows[-1]), shape[0], config)
+    left, width = _span(int(columns[0]), int(columns[-1]), shape[1], config)
     return Tile(top, left, height, width)
+
+
+def whole_region(height: int, width: int, config: NetworkConfig) -> Tile:
+    """The picture, on the network's grid."""
+    return Tile(0, 0, _up(height, config.multiple), _up(width, config.multiple))
 
 
 def _span(first: int, last: int, size: int, config: NetworkConfig) -> tuple[int, int]:

@@ -1,9 +1,11 @@
 """decode → reconstruct → encode, overlapped, in bounded memory; one failure stays one failure.
 
-A thread decodes ahead into a short queue; a thread for each device runs the network; the calling thread puts eq. 1 and
-the frames of a clip together, in order; a few threads encode, since neither FFmpeg, torch nor OpenEXR holds the
-interpreter lock while it works.
+A thread decodes ahead into a short queue; a thread for each device runs the network; one puts eq. 1 and the frames of a
+clip together, in order; as many as there are cores encode, since neither FFmpeg, torch nor OpenEXR holds the
+interpreter lock while it works. The calling thread hands frames on, and waits.
 """
+
+from __future__ import annotations
 
 import errno
 import math
@@ -14,9 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ldr2hdr_cli.convert.events import Done, Failed, FileEvent, Message, unforeseen
 from ldr2hdr_cli.convert.job import Item, Manifest, RunError, Settings, absolute, sha256, source_sha256
@@ -25,6 +25,9 @@ from ldr2hdr_cli.convert.worklist import Options, Work, remaining, source_change
 from ldr2hdr_cli.media.exr import read_planes
 from model.errors import Ldr2hdrError
 
+if TYPE_CHECKING:
+    from model.rendering import Rendered, Result
+
 # After these no other file can be written either: full, over quota, read-only, unplugged.
 _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENODEV, errno.ESTALE}
 
@@ -32,84 +35,78 @@ _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENODEV, errno.ESTALE
 class Operator(Protocol):
     """The network, or a classical operator.
 
-    predict: what takes long, by itself; called from as many threads at once as `workers` says. finish: the frame,
-    H×W×3, linear, from what `predict` returned; called with the frames in their order. lose: called in its place, or
-    after it, for a frame that failed; `finish` raises temporal.Depends for those that cannot be made without it.
+    predict: what takes long, by itself; called from as many threads at once as `workers` says. finish: the frame as it
+    is written, on its way to the host, from what `predict` returned; called with the frames in their order, by one
+    thread. lose: called in its place, or after it, for a frame that failed; `finish` raises temporal.Depends for those
+    that cannot be made without it. ahead: frames that are worked on between the two.
     """
 
     workers: int
+    ahead: int
 
     def predict(self, work: Work) -> Any: ...
 
-    def finish(self, work: Work, predicted: Any) -> np.ndarray: ...
+    def finish(self, work: Work, predicted: Any) -> Rendered: ...
 
     def lose(self, work: Work) -> None: ...
+
+    def close(self) -> None: ...
 
 
 def run(
     items: Sequence[Item],
     operator: Operator,
-    write: Callable[[Work, np.ndarray], int],
+    write: Callable[[Work, Result], int],
     manifest: Manifest,
     settings: Settings,
     options: Options,
-    threshold: float,
-    messages: "queue.SimpleQueue[str] | None" = None,
+    messages: queue.SimpleQueue[str] | None = None,
 ) -> Iterator[FileEvent | Message]:
     """Convert everything, and tell what became of it, in the order of the inputs.
 
-    write: encodes one frame and returns how many values it clamped. threshold: α, above which a pixel counts as
-    clipped. messages: what any thread has to say of the whole run; passed on at once, whatever is at work. Ends early,
-    with what is in hand finished, when `options.stop` is set, or after a failure that no other file can escape
-    (`Failed.ends_run`).
+    write: encodes one frame and returns how many values were clamped. messages: what any thread has to say of the whole
+    run; passed on at once, whatever is at work. Ends early, with what is in hand finished, when `options.stop` is set,
+    or after a failure that no other file can escape (`Failed.ends_run`).
     """
-    encode = _Encoder(write, manifest, threshold, options.verify)
+    encode = _Encoder(write, manifest, options.verify)
     budget = _PixelBudget(options.pixels)
     messages = messages or queue.SimpleQueue()
+    in_hand = operator.workers + operator.ahead + options.encoders + 1
     with (
         ThreadPoolExecutor(operator.workers, "network") as network,
+        ThreadPoolExecutor(1, "finish") as in_order,
         ThreadPoolExecutor(options.encoders, "encode") as encoders,
     ):
-        predicted: deque[tuple[Work, Future[Any]] | FileEvent] = deque()
-        encoded: deque[Future[FileEvent]] = deque()
+        pending: deque[Future[FileEvent | None]] = deque()
+        predicting: deque[Future[Any]] = deque()
 
-        def advance() -> None:
-            """Hand the first that is predicted on to the encoders."""
-            first = predicted.popleft()
-            if not isinstance(first, tuple):
-                encoded.append(_completed(first))
-                return
-            work, future = first
-            result = _finished(operator, work, future)
-            if isinstance(result, np.ndarray):
-                encoded.append(encoders.submit(encode, work, result))
-                encoded[-1].add_done_callback(lambda _future: budget.leave(work))
-            else:
-                budget.leave(work)
-                encoded.extend([_completed(result)] if result is not None else [])
+        def begin(work: Work) -> None:
+            predicting.append(network.submit(_predict, operator, work))
+            finished = in_order.submit(_finished, operator, work, predicting[-1])
+            pending.append(encoders.submit(encode, work, finished))
+            pending[-1].add_done_callback(lambda _future: budget.leave(work))
 
-        def finish() -> FileEvent:
-            event = _recorded(encoded.popleft(), manifest, settings)
+        def settle() -> Iterator[FileEvent]:
+            event = _recorded(pending.popleft(), manifest, settings)
             if isinstance(event, Failed) and event.ends_run:
                 options.stop.set()
-            return event
+            if event is not None:
+                yield event
 
         for found in _prefetch(remaining(items, manifest, settings, options), options.stop, budget):
-            if found is not None:
-                is_work = isinstance(found, Work)
-                predicted.append((found, network.submit(_predict, operator, found)) if is_work else found)
+            if isinstance(found, Work):
+                begin(found)
+            elif found is not None:
+                pending.append(_completed(found))
             yield from _said(messages)
-            # In order, and never more frames in hand than there are hands.
-            while predicted and (_is_done(predicted[0]) or len(predicted) > operator.workers):
-                yield from _said(messages, until=_future(predicted[0]))
-                advance()
-            while encoded and (encoded[0].done() or len(encoded) > options.encoders + 1):
-                yield finish()
-        while predicted:
-            yield from _said(messages, until=_future(predicted[0]))
-            advance()
-        while encoded:
-            yield finish()
+            while len(predicting) > operator.workers:  # so that little is left to be done when `stop` is set
+                yield from _said(messages, until=predicting.popleft())
+            while pending and (pending[0].done() or len(pending) > in_hand):
+                yield from _said(messages, until=pending[0])
+                yield from settle()
+        while pending:
+            yield from _said(messages, until=pending[0])
+            yield from settle()
         yield from _said(messages)
 
 
@@ -121,7 +118,7 @@ class _PixelBudget:
         self._left = threading.Condition()
 
     def enter(self, work: Work, timeout: float) -> bool:
-        pixels = work.frame.pixels[..., 0].size
+        pixels = work.frame.size
         with self._left:
             if not self._left.wait_for(lambda: not self._in_hand or self._in_hand + pixels <= self._pixels, timeout):
                 return False
@@ -130,7 +127,7 @@ class _PixelBudget:
 
     def leave(self, work: Work) -> None:
         with self._left:
-            self._in_hand -= work.frame.pixels[..., 0].size
+            self._in_hand -= work.frame.size
             self._left.notify_all()
 
 
@@ -195,7 +192,7 @@ def _timed(source: Iterator[Any]) -> Iterator[Any]:
         began = perf_counter()
 
 
-def _said(messages: "queue.SimpleQueue[str]", until: "Future[Any] | None" = None) -> Iterator[Message]:
+def _said(messages: queue.SimpleQueue[str], until: Future[Any] | None = None) -> Iterator[Message]:
     """The messages there are; with `until`, also those that come while that is still at work."""
     while True:
         at_work = until if until is not None and not until.done() else None
@@ -206,14 +203,6 @@ def _said(messages: "queue.SimpleQueue[str]", until: "Future[Any] | None" = None
         wait([at_work], timeout=0.2)
 
 
-def _future(first: "tuple[Work, Future[Any]] | FileEvent") -> "Future[Any] | None":
-    return first[1] if isinstance(first, tuple) else None
-
-
-def _is_done(first: "tuple[Work, Future[Any]] | FileEvent") -> bool:
-    return not isinstance(first, tuple) or first[1].done()
-
-
 def _predict(operator: Operator, work: Work) -> Any:
     began = perf_counter()
     predicted = operator.predict(work)
@@ -221,14 +210,14 @@ def _predict(operator: Operator, work: Work) -> Any:
     return predicted
 
 
-def _finished(operator: Operator, work: Work, future: "Future[Any]") -> np.ndarray | Failed | None:
+def _finished(operator: Operator, work: Work, predicted: Future[Any]) -> Rendered | Failed | None:
     """The frame, or why there is none; nothing where it was only there for those after it."""
     try:
-        predicted = future.result()
+        given = predicted.result()
         began = perf_counter()
-        hdr = operator.finish(work, predicted)
+        rendered = operator.finish(work, given)
         work.spent.reconstruct += perf_counter() - began
-        return None if work.is_warm_up else hdr
+        return None if work.is_warm_up else rendered
     except Depends as error:
         message = f"{work.item.input.path}: frame {work.frame_number} cannot be made, because {error}; "
         return None if work.is_warm_up else _failed(work, message + "the same command makes both.")
@@ -262,20 +251,28 @@ def _device_lost(error: Exception) -> bool:
 class _Encoder:
     """Writes one frame, in a thread."""
 
-    write: Callable[[Work, np.ndarray], int]
+    write: Callable[[Work, Result], int]
     manifest: Manifest
-    threshold: float
     verify: bool
 
-    def __call__(self, work: Work, hdr: np.ndarray) -> FileEvent:
+    def __call__(self, work: Work, finished: Future[Rendered | Failed | None]) -> FileEvent | None:
+        rendered = finished.result()
+        if rendered is None or isinstance(rendered, Failed):
+            return rendered
         began = perf_counter()
         try:
-            peak = _peak(work, hdr)
+            result = rendered.fetch()
+        except Exception as error:  # what a device has failed in may show no earlier
+            return _unmade(work, error)
+        fetched = perf_counter()
+        work.spent.reconstruct += fetched - began
+        try:
+            _check(work, result)
             self.manifest.check_place()
             work.output.parent.mkdir(parents=True, exist_ok=True)
-            clamped = self.write(work, hdr)
+            clamped = self.write(work, result)
             if self.verify and work.output.suffix == ".exr":
-                read_planes(work.output, max_values=4 * hdr[..., 0].size)
+                read_planes(work.output, max_values=4 * work.frame.size)
             entry = _entry(work, self.verify)
         except Ldr2hdrError as error:
             return _failed(work, str(error), ends_run=_hopeless(error))
@@ -284,21 +281,27 @@ class _Encoder:
             return _failed(work, message, ends_run=_hopeless(error))
         except Exception as error:
             return _failed(work, f"{work.output} cannot be written: {unforeseen(error)}", cause=error)
-        clipped = float(np.any(work.frame.pixels > self.threshold, axis=2).mean())
-        megapixels = hdr.shape[0] * hdr.shape[1] / 1e6
-        work.spent.write = perf_counter() - began
-        return Done(work.item, work.output, work.frame_number, megapixels, clipped, peak, clamped, entry, work.spent)
+        work.spent.write = perf_counter() - fetched
+        return Done(
+            work.item,
+            work.output,
+            work.frame_number,
+            work.frame.size / 1e6,
+            result.clipped,
+            result.peak,
+            clamped,
+            entry,
+            work.spent,
+        )
 
 
-def _peak(work: Work, hdr: np.ndarray) -> float:
-    """The largest value. Raises Ldr2hdrError where any is negative, infinite or NaN, which both passes would return."""
-    low, high = float(hdr.min()), float(hdr.max())
-    if low >= 0 and high < math.inf:
-        return high
-    raise Ldr2hdrError(
-        f"{work.item.input.path}: the result is not written, because its values, from {low:.4g} to {high:.4g}, are no "
-        "light; try --precision fp32, or other --weights."
-    )
+def _check(work: Work, result: Result) -> None:
+    """Raises Ldr2hdrError where any value is negative, infinite or NaN, which both passes would return."""
+    if not (result.lowest >= 0 and result.peak < math.inf):
+        raise Ldr2hdrError(
+            f"{work.item.input.path}: the result is not written, because its values, from {result.lowest:.4g} to "
+            f"{result.peak:.4g}, are no light; try --precision fp32, or other --weights."
+        )
 
 
 def _hopeless(error: Exception) -> bool:
@@ -331,13 +334,13 @@ def _failed(work: Work, message: str, **why: Any) -> Failed:
     return Failed(work.item, message, work.frame_number, **why)
 
 
-def _completed(event: FileEvent) -> "Future[FileEvent]":
-    future: Future[FileEvent] = Future()
+def _completed(event: FileEvent) -> Future[FileEvent | None]:
+    future: Future[FileEvent | None] = Future()
     future.set_result(event)
     return future
 
 
-def _recorded(future: "Future[FileEvent]", manifest: Manifest, settings: Settings) -> FileEvent:
+def _recorded(future: Future[FileEvent | None], manifest: Manifest, settings: Settings) -> FileEvent | None:
     event = future.result()
     if isinstance(event, Done):
         try:

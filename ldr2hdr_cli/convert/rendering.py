@@ -8,4 +8,6 @@ from model.rendering import Rendering
 
 def rendering_of(info: SourceInfo, options: ConvertOptions) -> Rendering:
     """How this source's frames become scene-linear."""
-    return Rendering(encoding=Encoding(options.transfer, options.gamma), gain=2.0**options.exposure)
+    return Rendering(
+        encoding=Encoding(options.transfer, options.gamma), strength=options.strength, gain=2.0**options.exposure
+    )

@@ -5,20 +5,26 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ldr2hdr_cli.convert import job, pipeline
 from ldr2hdr_cli.convert.events import Event, Note, Started
+from ldr2hdr_cli.convert.rendering import rendering_of
 from ldr2hdr_cli.convert.worklist import Options, Work
+from ldr2hdr_cli.media.decode import hardware
 from ldr2hdr_cli.media.exr import frame_attributes, write_exr
 from ldr2hdr_cli.media.preview import preview_strip, write_preview
 from ldr2hdr_cli.media.radiance import write_radiance
+from ldr2hdr_cli.media.source_info import SourceInfo
 from ldr2hdr_cli.media.sources import find_inputs, parse_frames
-from ldr2hdr_cli.options import ConvertOptions, frame_rate
+from ldr2hdr_cli.options import ConvertOptions, encoder_threads, frame_rate
 from model import __version__
 from model.errors import Ldr2hdrError
+
+if TYPE_CHECKING:
+    from model.rendering import Rendered, Rendering, Result
 
 Inputs = str | os.PathLike | Sequence[str | os.PathLike]
 
@@ -75,13 +81,17 @@ def _run(
     has_clip = any(item.input.kind == "video" or (options.fps and item.input.sequence) for item in items)
     is_filtered = has_clip and options.temporal != "off" and options.method == "network"
     messages: queue.SimpleQueue[str] = queue.SimpleQueue()
-    operator, settings, threshold = _operator(options, is_filtered, messages.put)
+    decoder, excuse = hardware(options.hwaccel)
+    if excuse:
+        messages.put(excuse)
+    operator, settings = _operator(options, is_filtered, decoder, messages.put)
     how = Options(
         selection,
         options.deinterlace,
         options.overwrite,
         options.verify,
-        encoders=options.encoders,
+        hwaccel=decoder,
+        encoders=encoder_threads(options.encoders),
         max_pixels=options.max_pixels,
         max_frames=options.max_frames,
         fps=frame_rate(options.fps),
@@ -89,7 +99,7 @@ def _run(
         stop=stop,
     )
     manifest = job.Manifest.read(out)
-    events = pipeline.run(items, operator, _writer(options, settings), manifest, settings, how, threshold, messages)
+    events = pipeline.run(items, operator, _writer(options, settings), manifest, settings, how, messages)
     try:
         yield Started(len(items))
         for event in events:  # noqa: UP028 - `yield from` would close the pipeline with this iterator
@@ -101,17 +111,19 @@ def _run(
         raise
     finally:
         manifest.close()
+        operator.close()
 
 
 def _operator(
-    options: ConvertOptions, is_filtered: bool, notify: Callable[[str], None]
-) -> tuple[pipeline.Operator, job.Settings, float]:
-    """The operator that was asked for, the settings that decide the bytes, and the threshold of its mask."""
+    options: ConvertOptions, is_filtered: bool, decoder: str, notify: Callable[[str], None]
+) -> tuple[pipeline.Operator, job.Settings]:
+    """The operator that was asked for, and the settings that decide the bytes. decoder: the hardware that is used."""
     decided = {**options.deciding(), "temporal": _temporal(options) if is_filtered else "off", "version": __version__}
+    decided["hwaccel"] = decoder
+    half = options.format == "exr" and not options.float_
+    rendering = partial(rendering_of, options=options)
     if options.method != "network":
-        from ldr2hdr_cli.convert.operators import THRESHOLD
-
-        return _Classical(options), job.Settings({**decided, **_NO_NETWORK}), THRESHOLD
+        return _Classical(options, rendering, half), job.Settings({**decided, **_NO_NETWORK})
     from ldr2hdr_cli.convert.network import Network, reconstructors
     from model.checkpoint import weights_sha256
 
@@ -119,8 +131,10 @@ def _operator(
     decided["weights"] = weights_sha256(options.weights)
     decided["precision"] = networks[-1].precision
     decided["working_size"] = networks[-1].working_size or "off"
-    network = Network(networks, options.temporal if is_filtered else "off")
-    return network, job.Settings(decided), networks[-1].config.mask_threshold
+    decided["threshold"] = networks[-1].threshold
+    decided["passes"] = "blocks" if all(one.selective for one in networks) else "whole"
+    network = Network(networks, options.temporal if is_filtered else "off", rendering, half)
+    return network, job.Settings(decided)
 
 
 _NO_NETWORK = {
@@ -130,6 +144,9 @@ _NO_NETWORK = {
     "overlap": 128,
     "working_size": "off",
     "memory": "auto",
+    "strength": 1.0,
+    "threshold": None,
+    "passes": "none",
 }
 """What the manifest of a classical operator says of the network's options, which do not decide its bytes."""
 
@@ -138,22 +155,32 @@ class _Classical:
     """One of the operators as the pipeline calls it."""
 
     workers = 1
+    ahead = 0
 
-    def __init__(self, options: ConvertOptions) -> None:
-        self._options = options
+    def __init__(self, options: ConvertOptions, rendering: Callable[[SourceInfo], "Rendering"], half: bool) -> None:
+        self._method, self._rendering, self._half = options.method, rendering, half
 
-    def predict(self, work: Work) -> np.ndarray:
-        from ldr2hdr_cli.convert.operators import expand
-        from model.exposure import linearise
+    def predict(self, work: Work) -> "Rendered":
+        import torch
 
-        ldr, options = work.frame.pixels, self._options
-        return expand(ldr, options.method, linear=linearise(ldr, options.transfer, options.gamma))
+        from ldr2hdr_cli.convert.operators import THRESHOLD, expand
+        from model.exposure import clipped_pixels, linearise
+        from model.rendering import rendered
 
-    def finish(self, _work: Work, predicted: np.ndarray) -> np.ndarray:
+        ldr, rendering = work.frame.pixels, self._rendering(work.info)
+        linear = linearise(ldr, rendering.encoding.transfer, rendering.encoding.gamma)
+        light = torch.from_numpy(expand(ldr, self._method, linear=linear))
+        clipped = clipped_pixels(torch.from_numpy(ldr), THRESHOLD)
+        return rendered(lambda rows: light[rows], clipped, rendering, half=self._half)
+
+    def finish(self, _work: Work, predicted: "Rendered") -> "Rendered":
         return predicted
 
     def lose(self, work: Work) -> None:
         """No frame hangs on another."""
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def _temporal(options: ConvertOptions) -> str:
@@ -163,15 +190,19 @@ def _temporal(options: ConvertOptions) -> str:
     return f"{options.temporal}, every {options.every} of {options.frames or 'all'}"
 
 
-def _writer(options: ConvertOptions, settings: job.Settings) -> Callable[[Work, np.ndarray], int]:
+def _writer(options: ConvertOptions, settings: job.Settings) -> Callable[[Work, "Result"], int]:
     """How one frame is written; the preview first, so that a picture that stands there finished has one."""
     strings = settings.as_strings()
 
-    def write(work: Work, hdr: np.ndarray) -> int:
-        hdr = hdr * np.float32(2**options.exposure) if options.exposure else hdr
+    def write(work: Work, result: "Result") -> int:
+        hdr = result.pixels
         if options.preview:
             strip = preview_strip(
-                work.frame.pixels, hdr, curve=options.preview_curve, transfer=options.transfer, gamma=options.gamma
+                work.frame.pixels,
+                hdr.astype("f4"),
+                curve=options.preview_curve,
+                transfer=options.transfer,
+                gamma=options.gamma,
             )
             write_preview(work.output.with_suffix(".preview.png"), strip)
         info = work.info
@@ -189,7 +220,7 @@ def _writer(options: ConvertOptions, settings: job.Settings) -> Callable[[Work, 
         if options.format == "hdr":
             write_radiance(work.output, hdr, attributes)
             return 0
-        return write_exr(
+        write_exr(
             work.output,
             hdr,
             work.frame.alpha,
@@ -198,5 +229,6 @@ def _writer(options: ConvertOptions, settings: job.Settings) -> Callable[[Work, 
             compression=options.compression,
             dwa_level=options.dwa_level,
         )
+        return result.clamped
 
     return write

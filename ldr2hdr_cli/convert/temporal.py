@@ -8,14 +8,20 @@ homography that a turning or zooming camera makes of it; each clipped area follo
 surroundings better.
 """
 
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import cv2
 import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
+from model.device import up
 from model.errors import Ldr2hdrError
-from model.exposure import exposure_mask
+from model.exposure import clipped_pixels, exposure_mask
 
 Temporal = Literal["off", "auto", "strong"]
 
@@ -51,10 +57,10 @@ class Motion:
 
 @dataclass
 class _State:
-    """What a block has blended so far: log output, and 1 where it is clipped; float32 H×W×4, 0 elsewhere."""
+    """What a block has blended so far: log output, and 1 where it is clipped; float32 (H·W)×4, 0 elsewhere."""
 
     block: int
-    picture: np.ndarray | None = None
+    picture: Tensor | None = None
     lost: str = ""  # the frame that failed, and that it would have to be blended with
 
 
@@ -63,7 +69,7 @@ class Depends(Ldr2hdrError):
 
 
 class TemporalFilter:
-    """Blends the frames of one clip; `push` takes them in order, or from `warm_up` of a later one on.
+    """Blends the frames of one clip; they are given in order, or from `warm_up` of a later one on.
 
     strength: "auto" or "strong". threshold: α of the mask. floor: whether eq. 1 is held to the clip level from below.
     What a frame becomes depends on the frames from `warm_up` of its number on and on nothing else.
@@ -71,62 +77,87 @@ class TemporalFilter:
 
     def __init__(self, strength: Temporal, threshold: float, floor: bool = False) -> None:
         self._kept, self._threshold = KEPT[strength], threshold
-        self._least = np.float32(np.log(2) if floor else 0)  # of the log output: LDR white
+        self._least = math.log(2) if floor else 0.0  # of the log output: LDR white
         self._number = -1  # of the last frame
-        self._small: np.ndarray | None = None  # the last frame, float32 h×w×3
+        self._shape: torch.Size | None = None  # of the last frame, where it was not lost
+        self._small: np.ndarray | None = None  # the last frame that `push` was given, float32 h×w×3
         self._states: list[_State] = []
 
     def push(self, number: int, ldr: np.ndarray, log_hdr: np.ndarray | None) -> np.ndarray | None:
+        """`blend` for pictures on the host, whose motion is measured when it is needed.
+
+        ldr: float32 H×W×3 in [0, 1]. log_hdr: Y of eq. 1, float32 H×W×3, from `Reconstructor.predict_log`.
+        """
+        picture = torch.from_numpy(np.ascontiguousarray(ldr))
+        small = as_measured(reduced(picture).numpy())
+        before, self._small = self._small, small
+        log = None if log_hdr is None else torch.from_numpy(log_hdr)
+        clipped = clipped_pixels(picture, self._threshold)
+        made = self.blend(number, clipped, log, lambda: None if before is None else measure(before, small))
+        return None if made is None else made.numpy()
+
+    def blend(
+        self, number: int, clipped: Tensor, log_hdr: Tensor | None, motion: Callable[[], Motion | None]
+    ) -> Tensor | None:
         """The steady log output of a frame, in new memory; None where `log_hdr` is, because nothing is clipped.
 
-        number: of the frame, counted from 0 at the clip's beginning. ldr: float32 H×W×3 in [0, 1]. log_hdr: Y of eq. 1,
-        float32 H×W×3, from `Reconstructor.predict_log`. Raises Depends where it hangs on a frame that was lost.
+        number: of the frame, counted from 0 at the clip's beginning. clipped: where the mask is below 1, bool H×W.
+        log_hdr: Y of eq. 1, float32 H×W×3, on the same device. motion: gives that from the frame before, which is asked
+        for where something could be carried over. Raises Depends where the frame hangs on one that was lost.
         """
         self._go_to(number)
-        small = _reduced(ldr)
-        before, self._small = self._small, small
+        before, self._shape = self._shape, clipped.shape
         if log_hdr is None:
             for state in self._states:
                 state.picture, state.lost = None, ""
             return None
-        motion = None
+        found = None
         if before is not None and any(s.picture is not None or s.lost for s in self._states):
-            motion = measure(before, small) if before.shape == small.shape else None
-            if motion is None:  # nothing is carried over, be it lost or not
+            found = motion() if before == clipped.shape else None
+            if found is None:  # nothing is carried over, be it lost or not
                 for state in self._states:
                     state.lost = ""
-        clipped = _clipped(ldr, self._threshold)
-        squares = _squares(clipped)
-        pictures = [np.zeros((*clipped.shape, 4), np.float32) for _ in self._states]
-        result = np.zeros_like(log_hdr)
-        for square in squares:
-            now = np.empty((*clipped[square].shape, 4), np.float32)
-            now[..., :3], now[..., 3] = np.maximum(log_hdr[square], self._least), 1
-            now *= clipped[square][..., None]
-            place = None if motion is None else _place(motion, square, clipped.shape)
-            for state, picture in zip(self._states, pictures, strict=True):
-                picture[square] = _blended(now, state.picture, place, motion, self._kept)
-            result[square] = pictures[0][square][..., :3]
+        with torch.inference_mode():
+            pictures, result = self._blended(clipped, log_hdr, found)
         for state, picture in zip(self._states, pictures, strict=True):
             state.picture = None if state.lost else picture
         if self._states[0].lost:
             raise Depends(f"it is blended with {self._states[0].lost}, which failed")
         return result
 
+    def _blended(self, clipped: Tensor, log_hdr: Tensor, motion: Motion | None) -> tuple[list[Tensor], Tensor]:
+        """The picture of each state, and what the first of them makes of the log output."""
+        height, width = clipped.shape
+        flow = None if motion is None else up(torch.from_numpy(motion.flow), clipped.device)
+        there, log = clipped.flatten(), log_hdr.reshape(-1, 3)
+        pictures = [torch.zeros((len(there), 4), device=clipped.device) for _ in self._states]
+        result = torch.zeros_like(log)
+        for places in _places(there):
+            taken = there[places, None]
+            now = torch.cat((log[places].clamp(min=self._least).mul_(taken), taken.to(log.dtype)), 1)
+            at = None if flow is None else _earlier(flow, places, height, width)
+            for state, picture in zip(self._states, pictures, strict=True):
+                if state.picture is not None and at is not None and motion is not None:
+                    picture[places] = _carried(now, state.picture, at, motion.gain, self._kept, height, width)
+                else:
+                    picture[places] = now
+            result[places] = pictures[0][places, :3]
+        return pictures, result.view(log_hdr.shape)
+
     def lose(self, number: int, name: str) -> None:
-        """In the place of `push`, or after it, for a frame that failed: those that hang on it cannot be made either.
+        """In the place of `blend`, or after it, for a frame that failed: those that hang on it cannot be made either.
 
         name: of the frame, in what they say.
         """
         self._go_to(number)
-        self._small = None
+        self._shape = self._small = None
         for state in self._states:
             state.picture, state.lost = None, name
 
     def _go_to(self, number: int) -> None:
         """Have the states of the blocks that a frame belongs to."""
         if number <= self._number:  # it begins again, to run in on what comes next
-            self._small, self._states = None, []
+            self._shape, self._states = None, []
         self._number = number
         block = number // BLOCK
         wanted = [block, block + 1] if number >= (block + 1) * BLOCK - WARM_UP else [block]
@@ -134,39 +165,90 @@ class TemporalFilter:
         self._states = [states.get(one, _State(one)) for one in wanted]
 
 
-def _blended(
-    now: np.ndarray,
-    before: np.ndarray | None,
-    place: tuple[np.ndarray, np.ndarray, np.ndarray] | None,
-    motion: Motion | None,
-    kept: float,
-) -> np.ndarray:
-    """A square of the picture, h×w×4, with what was there before. place: as `_place` gives it."""
-    if before is None or place is None or motion is None:
-        return now
-    x, y, trust = place
-    carried = cv2.remap(before, x, y, cv2.INTER_LINEAR)
+def _places(clipped: Tensor) -> Iterator[Tensor]:
+    """Indices of the pixels to work on, some at a time: those that are clipped; all where to know would be to wait."""
+    if clipped.device.type == "cpu":
+        yield from clipped.nonzero()[:, 0].split(2**16)
+    else:
+        yield from torch.arange(len(clipped), device=clipped.device).split(2**25)
+
+
+def _earlier(flow: Tensor, places: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Where each pixel was in the frame before, x and y, and the trust in that. flow: of the small picture."""
+    rows, columns = (places // width).to(flow.dtype), (places % width).to(flow.dtype)
+    down, across = flow.shape[0] / height, flow.shape[1] / width
+    grid = torch.stack(((2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1), 1)
+    found = F.grid_sample(
+        flow.permute(2, 0, 1)[None], grid[None, None], mode="bilinear", padding_mode="border", align_corners=False
+    )[0, :, 0]
+    return columns + found[0] / across, rows + found[1] / down, found[2]
+
+
+def _carried(
+    now: Tensor, before: Tensor, at: tuple[Tensor, Tensor, Tensor], gain: float, kept: float, height: int, width: int
+) -> Tensor:
+    """Pixels, N×4, with what was there before, (H·W)×4. at: as `_earlier` gives it."""
+    x, y, trust = at
+    carried = _between(before, x, y, height, width)
     # Only what was clipped is taken; where a neighbour was not, what it lacks is made up for.
-    there = carried[..., 3]
-    carried = carried[..., :3] / np.maximum(there, 1e-3)[..., None]
-    if abs(np.log2(motion.gain)) > 1e-3:
-        carried = np.log1p(np.expm1(carried) * np.float32(motion.gain))
-    weight = np.float32(kept) * trust * (there > 0.95) * now[..., 3]
-    result = now.copy()
-    result[..., :3] += weight[..., None] * (carried - now[..., :3])
-    return result
+    there, carried = carried[:, 3:], carried[:, :3] / carried[:, 3:].clamp(min=1e-3)
+    if abs(math.log2(gain)) > 1e-3:
+        carried = carried.expm1_().mul_(gain).log1p_()
+    weight = (kept * trust)[:, None] * (there > 0.95) * now[:, 3:]
+    return torch.cat((now[:, :3] + weight * (carried - now[:, :3]), now[:, 3:]), 1)
 
 
-def _place(
-    motion: Motion, square: tuple[slice, slice], shape: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where each pixel of a square was in the frame before, x and y, and how far that can be trusted; h×w each."""
-    rows, columns = (np.arange(part.start, part.stop, dtype=np.float32) for part in square)
-    down, across = (np.float32(small / full) for small, full in zip(motion.flow.shape, shape, strict=False))
-    # As cv2.resize would enlarge it.
-    x, y = np.meshgrid((columns + np.float32(0.5)) * across - 0.5, (rows + np.float32(0.5)) * down - 0.5)
-    flow = cv2.remap(motion.flow, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return flow[..., 0] / across + columns, flow[..., 1] / down + rows[:, None], flow[..., 2]
+def _between(picture: Tensor, x: Tensor, y: Tensor, height: int, width: int) -> Tensor:
+    """A picture, (H·W)×C, between its pixels, linearly; outside lies 0.
+
+    Not by `grid_sample`, whose coordinates are rounded: what stands still is to stay as it is, to the bit.
+    """
+    left, top = x.floor(), y.floor()
+    shares = ((1 - (x - left), x - left), (1 - (y - top), y - top))
+    columns, rows = left.to(torch.int64), top.to(torch.int64)
+    total = picture.new_zeros((len(x), picture.shape[1]))
+    for down in (0, 1):
+        row = rows + down
+        high = shares[1][down] * ((row >= 0) & (row < height))
+        row = row.clamp_(0, height - 1).mul_(width)
+        for across in (0, 1):
+            column = columns + across
+            weight = high * shares[0][across] * ((column >= 0) & (column < width))
+            corner = picture.index_select(0, column.clamp_(0, width - 1).add_(row))
+            total.addcmul_(corner, weight[:, None])
+    return total
+
+
+def reduced(ldr: Tensor) -> Tensor:
+    """A picture at the size on which motion is measured, or its own if that is less: areas are averaged."""
+    factor = min(1.0, _SIDE / max(ldr.shape[:2]))
+    if factor < 1:
+        for axis, length in enumerate(ldr.shape[:2]):
+            ldr = _averaged(ldr, axis, max(1, round(length * factor)))
+    return ldr
+
+
+def _averaged(picture: Tensor, axis: int, count: int) -> Tensor:
+    """`count` areas of equal length along an axis; a pixel on a border counts in both, in part."""
+    length, shape = picture.shape[axis], (-1, 1, 1) if axis == 0 else (1, -1, 1)
+    ends = np.arange(count + 1) * length / count
+    first = np.floor(ends[:-1] + 1e-9).astype(np.int64)
+    total = None
+    for tap in range(int(np.ceil(ends[1:] - 1e-9 - first).max())):
+        at = first + tap
+        share = np.clip(np.minimum(ends[1:], at + 1) - np.maximum(ends[:-1], at), 0, None) * count / length
+        weight = up(torch.from_numpy(share.astype(np.float32)), picture.device).view(shape)
+        index = up(torch.from_numpy(np.minimum(at, length - 1)), picture.device)
+        part = picture.index_select(axis, index)
+        total = part.mul_(weight) if total is None else total.addcmul_(part, weight)
+    assert total is not None
+    return total
+
+
+def as_measured(small: np.ndarray) -> np.ndarray:
+    """`reduced` on the host, large enough: DIS needs a few pixels."""
+    height, width = (max(16, length) for length in small.shape[:2])
+    return small if small.shape[:2] == (height, width) else cv2.resize(small, (width, height))
 
 
 def measure(before: np.ndarray, now: np.ndarray) -> Motion | None:
@@ -202,13 +284,6 @@ def measure(before: np.ndarray, now: np.ndarray) -> Motion | None:
     if found < _CUT or abs(np.log2(gain)) > _FLASH:
         return None
     return Motion(np.dstack([flow, trust]).astype(np.float32), gain)
-
-
-def _reduced(ldr: np.ndarray) -> np.ndarray:
-    height, width = ldr.shape[:2]
-    factor = min(1.0, _SIDE / max(height, width))
-    size = max(16, round(width * factor)), max(16, round(height * factor))  # DIS needs a few pixels
-    return cv2.resize(ldr, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
 
 
 def _grey(small: np.ndarray) -> np.ndarray:
@@ -292,22 +367,3 @@ def _error(before: np.ndarray, now: np.ndarray, flow: np.ndarray, gain: float, s
     side = max(9, round(max(seen.shape) / 24))
     weight = seen + np.float32(0.02)
     return cv2.blur(difference * weight, (side, side)) / cv2.blur(weight, (side, side))
-
-
-def _clipped(ldr: np.ndarray, threshold: float) -> np.ndarray:
-    """bool H×W: where any channel is above the threshold."""
-    below = cv2.inRange(ldr, (0.0,) * 3, (float(np.float32(threshold)),) * 3)
-    return below == 0
-
-
-def _squares(clipped: np.ndarray, side: int = 128) -> list[tuple[slice, slice]]:
-    """Rectangles, of side×side pixels at most, that hold all that is clipped, and little else."""
-    height, width = clipped.shape
-    there = clipped.view(np.uint8)
-    found = []
-    for top in range(0, height, side):
-        for left in range(0, width, side):
-            x, y, across, down = cv2.boundingRect(there[top : top + side, left : left + side])
-            if across:
-                found.append((slice(top + y, top + y + down), slice(left + x, left + x + across)))
-    return found

@@ -56,6 +56,7 @@ class Options:
     deinterlace: bool = False
     overwrite: bool = False
     verify: bool = False
+    hwaccel: str = "none"
     encoders: int = 2
     max_pixels: int = MAX_PIXELS
     max_frames: int = 2**20
@@ -256,6 +257,7 @@ def _frames(item: Item, stamp: Stamp, record: _Record) -> Iterator[Found]:
             deinterlace=options.deinterlace,
             max_pixels=options.max_pixels,
             start_number=item.start_number,
+            hwaccel=options.hwaccel,
         ):
             _unchanged(item, stamp)
             if frame.index >= options.max_frames:

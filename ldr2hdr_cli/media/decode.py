@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import av
+from av.codec.hwaccel import HWAccel, hwdevices_available
 from av.container import Container
 from av.error import FFmpegError
 from av.video.frame import PictureType
@@ -61,15 +62,36 @@ class Damage:
         return "; ".join(parts)
 
 
+def hardware(asked: str) -> tuple[str, str]:
+    """What can decode here of what `--hwaccel` asks for, else "none", and a sentence that says why."""
+    if asked == "none":
+        return asked, ""
+    why = "this FFmpeg has none"
+    av.logging.set_level(None)
+    for name in hwdevices_available() if asked == "auto" else [asked]:
+        try:
+            HWAccel(name).create(av.Codec("h264", "r"))
+            return name, ""
+        except NotImplementedError:
+            why = f"this FFmpeg decodes no H.264 with {name}"
+        except (*ERRORS, RuntimeError) as error:
+            why = reason(error)
+    return "none", f"--hwaccel {asked}: no such decoder can be used here ({why}); clips are decoded in software."
+
+
 @contextmanager
-def opened(path: Path, max_pixels: int) -> Iterator[tuple[Any, Any]]:
-    """A clip's container and its video stream. Raises Ldr2hdrError where there is none to decode."""
+def opened(path: Path, max_pixels: int, hwaccel: str = "none") -> Iterator[tuple[Any, Any]]:
+    """A clip's container and its video stream. Raises Ldr2hdrError where there is none to decode.
+
+    hwaccel: one that `hardware` gave; what it cannot decode is decoded in software.
+    """
     # A log level, as torchvision sets one when it is imported, has FFmpeg's threads call Python: one that waits for the
     # interpreter lock, while the holder of the lock waits for it to end, hangs for ever.
     av.logging.set_level(None)
     try:
         # `file:` keeps a name such as `concat:a|b` or `-` from being taken for one of FFmpeg's protocols.
-        container = av.open(f"file:{path}", **_TAGS)
+        accelerator = None if hwaccel == "none" else HWAccel(hwaccel)
+        container = av.open(f"file:{path}", hwaccel=accelerator, **_TAGS)
     except ERRORS as error:
         raise Ldr2hdrError(f"{path} cannot be read as a picture or a clip ({reason(error)}).") from None
     with container:

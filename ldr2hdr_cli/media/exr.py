@@ -50,9 +50,9 @@ def write_exr(
 ) -> int:
     """Write one scanline EXR with the channels R, G, B and, with `alpha`, A; atomically.
 
-    pixels: H×W×3 float32, linear, LDR white = 1.0. alpha: H×W float32 in [0, 1] or None. It is straight, as
-    in the source, and multiplied into nothing, which the attribute `ldr2hdr/alpha` says, because EXR's
-    convention is associated alpha (OpenEXR, "Technical Introduction", RGB and alpha).
+    pixels: H×W×3 float32, or float16 with `half`, linear, LDR white = 1.0. alpha: H×W float32 in [0, 1] or None.
+    It is straight, as in the source, and multiplied into nothing, which the attribute `ldr2hdr/alpha` says, because
+    EXR's convention is associated alpha (OpenEXR, "Technical Introduction", RGB and alpha).
     attributes: header entries as OpenEXR's Python types, see `frame_attributes`.
     half: 16-bit float channels, values beyond ±65504 clamped; otherwise 32-bit, nothing clamped.
     dwa_level: the loss that dwaa and dwab accept, 45 as in OpenEXR; larger is smaller and worse.
@@ -72,7 +72,7 @@ def write_exr(
     if compression in ("dwaa", "dwab"):
         header["dwaCompressionLevel"] = float(dwa_level)
     clamped = 0
-    if half:
+    if half and pixels.dtype != np.float16:
         pixels, clamped = _to_half(pixels)
     if alpha is None:
         channels = {"RGB": np.ascontiguousarray(pixels)}

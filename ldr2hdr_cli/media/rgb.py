@@ -4,10 +4,10 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer, Type
 
+from model.codes import Codes
 from model.constants import LUMINANCE
 
 # FFmpeg's numbers are those of ITU-T H.273. Kr and Kb: the luma weights of red and blue.
@@ -71,25 +71,21 @@ def coding_of(context: Any, frame: Any) -> tuple[Coding, list[str]]:
     return Coding(matrix if matrix in LUMA else 1, full, bits), notes
 
 
-def rgb_of(frame: Any, coding: Coding) -> np.ndarray:
-    """float32 H×W×3 in [0, 1]: chroma brought to full resolution by swscale, the matrix applied here in float."""
+def codes_of(frame: Any, coding: Coding) -> Codes:
+    """What the frame's codes are, and how they mean R′G′B′: chroma brought to full resolution by swscale."""
     if _is_rgb(frame.format):
-        deep = coding.bits > 8
-        codes = frame.reformat(format="rgb48le" if deep else "rgb24").to_ndarray()
-        return codes.astype(np.float32) / np.float32(65535 if deep else 255)
+        return Codes(frame.reformat(format="rgb48le" if coding.bits > 8 else "rgb24").to_ndarray())
     # Asked for the range it has, swscale only shifts: code · 2^(16 − bits).
     side = 2 if coding.full_range else 1
-    codes = frame.reformat(
-        format="yuv444p16le", src_color_range=side, dst_color_range=side, interpolation="BICUBIC"
-    ).to_ndarray()
+    is_grey = _is_grey(frame.format)
+    frame = frame.reformat(format="yuv444p16le", src_color_range=side, dst_color_range=side, interpolation="BICUBIC")
     if coding.full_range:
         scale = 1 / (65535 - 65535 % 2 ** (16 - coding.bits)) if coding.bits < 16 else 1 / 65535
         luma, chroma, black = scale, scale, 0.0
     else:
         luma, chroma, black = 1 / (219 * 256), 1 / (224 * 256), 16 * 256.0
-    if _is_grey(frame.format):
-        grey = (codes[..., 0].astype(np.float32) - np.float32(black)) * np.float32(luma)
-        return np.clip(np.repeat(grey[..., None], 3, 2), 0, 1)
+    if is_grey:
+        return Codes(_planes(frame, 1), np.array([[luma, -luma * black]] * 3))
     _, red, blue = LUMA[coding.matrix]
     green = 1 - red - blue
     to_rgb = np.array(
@@ -100,9 +96,15 @@ def rgb_of(frame: Any, coding: Coding) -> np.ndarray:
         ]
     ) * np.array([luma, chroma, chroma])
     offset = -to_rgb @ np.array([black, 32768.0, 32768.0])
-    affine = np.concatenate([to_rgb, offset[:, None]], 1)
-    rgb = cv2.transform(codes.astype(np.float32), affine.astype(np.float64))
-    return np.clip(rgb, 0, 1, out=rgb)
+    return Codes(_planes(frame, 3), np.concatenate([to_rgb, offset[:, None]], 1))
+
+
+def _planes(frame: Any, count: int) -> np.ndarray:
+    """uint16 H×W×count, one plane after the other in memory: that is how they are worked on."""
+    planes = np.empty((count, frame.height, frame.width), np.uint16)
+    for out, plane in zip(planes, frame.planes, strict=False):
+        out[:] = np.frombuffer(plane, "<u2").reshape(plane.height, plane.line_size // 2)[:, : plane.width]
+    return planes.transpose(1, 2, 0)
 
 
 def _is_rgb(form: Any) -> bool:
@@ -144,10 +146,10 @@ def display_matrix(frame: Any) -> tuple[int, int, int, int]:
 
 
 def upright(picture: np.ndarray, frame: Any) -> np.ndarray:
-    """As displayed: quarter turns and mirrors of the display matrix applied."""
+    """As displayed: quarter turns and mirrors of the display matrix applied. A view of the picture."""
     a, b, c, d = display_matrix(frame)
     if a == 0:
         picture, across, down = picture.swapaxes(0, 1), c, b
     else:
         across, down = a, d
-    return np.ascontiguousarray(picture[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1])
+    return picture[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]

@@ -1,13 +1,20 @@
 """What is known of a source, a picture or a clip, and its frames."""
 
+from __future__ import annotations
+
+import math
+import threading
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from ldr2hdr_cli.media.colour import REC709
+
+if TYPE_CHECKING:
+    from model.codes import Codes
 
 
 @dataclass(frozen=True)
@@ -38,16 +45,43 @@ class SourceInfo:
     transfer: str = ""
 
 
-@dataclass
 class Frame:
     """One picture.
 
-    pixels: float32 H×W×3, display-encoded RGB in [0, 1]. alpha: float32 H×W in [0, 1], straight, or None.
-    index: position in the source, in the order of presentation, from 0. seconds: its time stamp.
+    codes: as it was decoded, see `model.codes.Codes`; what goes up to the device. alpha: float32 H×W in [0, 1],
+    straight, or None. index: position in the source, in the order of presentation, from 0. seconds: its time stamp.
     """
 
-    pixels: np.ndarray
-    alpha: np.ndarray | None
-    index: int = 0
-    seconds: float | None = None
-    timecode: str | None = None
+    def __init__(
+        self,
+        pixels: np.ndarray | Codes,
+        alpha: np.ndarray | None = None,
+        index: int = 0,
+        seconds: float | None = None,
+        timecode: str | None = None,
+    ) -> None:
+        """pixels: display-encoded RGB in [0, 1], float32 H×W×3, or codes that mean such."""
+        self._turn = threading.Lock()
+        self._pixels: np.ndarray | None = None
+        self.pixels = pixels  # type: ignore[assignment]
+        self.alpha, self.index, self.seconds, self.timecode = alpha, index, seconds, timecode
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """Display-encoded RGB in [0, 1], float32 H×W×3; worked out when it is first asked for."""
+        with self._turn:
+            if self._pixels is None:
+                self._pixels = self.codes.pixels()
+            return self._pixels
+
+    @pixels.setter
+    def pixels(self, pixels: np.ndarray | Codes) -> None:
+        from model.codes import Codes
+
+        self.codes = pixels if isinstance(pixels, Codes) else Codes(pixels)
+        self._pixels = pixels if isinstance(pixels, np.ndarray) else None
+
+    @property
+    def size(self) -> int:
+        """Pixels."""
+        return math.prod(self.codes.shape)

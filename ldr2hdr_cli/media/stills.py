@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from ldr2hdr_cli.media.colour import ADOBE_RGB, P3D65, REC709
 from ldr2hdr_cli.media.limits import MAX_PIXELS, check_size
 from ldr2hdr_cli.media.source_info import Frame, SourceInfo
+from model.codes import Codes
 from model.errors import Ldr2hdrError
 from model.exposure import encode
 
@@ -156,15 +157,12 @@ def _frame(image: Image.Image) -> Frame:
     if _has_alpha(image):
         alpha = np.asarray(image.convert("RGBA").getchannel("A"), np.float32) / 255
     if image.mode.startswith("I;16"):
-        grey = np.asarray(image).astype(np.float32) / 65535
-        return Frame(np.repeat(grey[..., None], 3, 2), alpha)
+        return Frame(Codes(np.array(image, np.uint16)[..., None]), alpha)
     if colour.convert and profile:
         image = _to_srgb(image, profile)
     elif image.mode not in ("RGB", "RGBA"):
         image = image.convert("RGBA" if alpha is not None else "RGB")
-    pixels = np.array(np.asarray(image)[..., :3], np.float32, order="C")
-    pixels /= 255  # in place: a large picture has no second copy
-    return Frame(pixels, alpha)
+    return Frame(Codes(np.array(image)[..., :3]), alpha)
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
@@ -326,19 +324,16 @@ def _deep_frame(
     """16-bit codes, H×W or H×W×(1 to 4), upright and in a space that is kept. info: its size as stored."""
     if codes.ndim == 2:
         codes = codes[..., None]
-    values = codes.astype(np.float32) / np.float32(65535)
-    alpha = values[..., -1] if values.shape[2] in (2, 4) else None
-    pixels = values[..., :3] if values.shape[2] >= 3 else values[..., :1]
+    alpha = codes[..., -1].astype(np.float32) / np.float32(65535) if codes.shape[2] in (2, 4) else None
+    pixels = codes[..., :3] if codes.shape[2] >= 3 else codes[..., :1]
     colour = _colour(profile, "RGB")
     notes = tuple(note for note in info.notes if "colour profile" not in note)
     if colour.convert and profile:
         try:
-            pixels = _deep_to_srgb(pixels, profile)
+            pixels = _deep_to_srgb(pixels.astype(np.float32) / np.float32(65535), profile)
             notes = (*notes, "its colour profile is converted to sRGB.")
         except ValueError:
             notes = (*notes, "its colour profile cannot be used; its numbers are taken for sRGB.")
-    if pixels.shape[2] == 1:
-        pixels = np.repeat(pixels, 3, 2)
     chromaticities, transfer = _KEPT[colour.name]
     pixels, alpha = _upright(pixels, orientation), None if alpha is None else _upright(alpha, orientation)
     turned = orientation in (5, 6, 7, 8)
@@ -352,7 +347,7 @@ def _deep_frame(
         primaries=colour.name,
         transfer=transfer,
     )
-    return info, Frame(np.ascontiguousarray(pixels), alpha)
+    return info, Frame(Codes(pixels), alpha)
 
 
 def _upright(picture: np.ndarray, orientation: int) -> np.ndarray:

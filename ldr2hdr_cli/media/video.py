@@ -2,11 +2,13 @@
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 from av.filter import Graph
 
 from ldr2hdr_cli.media.colour import P3D65, REC601_525, REC601_625, REC709, REC2020
@@ -15,11 +17,11 @@ from ldr2hdr_cli.media.limits import MAX_PIXELS, check_size
 from ldr2hdr_cli.media.rgb import (
     LUMA,
     alpha_of,
+    codes_of,
     coding_of,
     display_matrix,
     first_specified,
     has_alpha,
-    rgb_of,
     upright,
 )
 from ldr2hdr_cli.media.source_info import Frame, SourceInfo
@@ -74,13 +76,15 @@ def read_frames(
     deinterlace: bool = False,
     max_pixels: int = MAX_PIXELS,
     start_number: int = 0,
+    hwaccel: str = "none",
 ) -> Iterator[Frame]:
     """The frames of a clip in the order of presentation, one at a time.
 
-    first, last: indices from 0, inclusive. start_number: of index 0, in what an error says. A frame that is damaged, or
+    first, last: indices from 0, inclusive. start_number: of index 0, in what an error says.
+    hwaccel: see `decode.opened`. A frame that is damaged, or
     may have been spoiled by one that is, is left out; when all others have been given, Ldr2hdrError names those.
     """
-    how = (path, first, last, every, deinterlace, max_pixels, start_number)
+    how = (path, first, last, every, deinterlace, max_pixels, start_number, hwaccel)
     try:
         yield from _read(*how, start=first - 2 if deinterlace else first)  # a deinterlacer looks at both neighbours
     except Unsure:  # before any frame was given
@@ -95,12 +99,13 @@ def _read(
     deinterlace: bool,
     max_pixels: int,
     start_number: int,
+    hwaccel: str,
     start: int,
 ) -> Iterator[Frame]:
     """As read_frames. start: the first frame that must be as if all had been decoded."""
     damage = Damage(start_number)
     final = None if last is None else last - (last - first) % every
-    with opened(path, max_pixels) as (container, stream):
+    with opened(path, max_pixels, hwaccel) as (container, stream):
         decoded = pictures(path, container, stream, damage, max_pixels, start)
         if deinterlace:
             decoded = _deinterlaced(path, decoded, stream)
@@ -257,7 +262,7 @@ def _index(container: Any, stream: Any) -> Sequence[Any]:
 def _frame(info: SourceInfo, frame: Any, index: int, stream: Any) -> Frame:
     coding, _ = coding_of(stream.codec_context, frame)
     try:
-        pixels = rgb_of(frame, coding)
+        codes = codes_of(frame, coding)
         alpha = alpha_of(frame) if has_alpha(frame) else None
     except ERRORS as error:
         raise Ldr2hdrError(
@@ -271,8 +276,8 @@ def _frame(info: SourceInfo, frame: Any, index: int, stream: Any) -> Frame:
         except ValueError:  # free text under that name: nothing to count on from
             timecode = None
     return Frame(
-        pixels=upright(pixels, frame),
-        alpha=None if alpha is None else upright(alpha, frame),
+        replace(codes, values=upright(codes.values, frame)),
+        alpha=None if alpha is None else np.ascontiguousarray(upright(alpha, frame)),
         index=index,
         seconds=None if frame.time is None else float(frame.time),
         timecode=timecode,

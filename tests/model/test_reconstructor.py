@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from model import MaskedUNet, NetworkConfig, Reconstructor, exposure_mask
+from model.codes import Codes
+from model.device import exact_products
 from model.masked_unet import initialise, receptive_radius
 from model.tiling import bytes_per_pixel
 
@@ -46,13 +48,13 @@ def test_a_picture_without_anything_clipped_never_meets_the_network(monkeypatch)
 def test_tiles_of_a_clip_that_stand_still_are_not_run_again(monkeypatch):
     reconstructor = Reconstructor(network(), "cpu", "fp32", tile=64, overlap=16)
     run = []
-    upload = reconstructor._upload
+    cut = reconstructor._tiles
 
     def counted(ldr, clipped, tiles):
         run.extend(tiles)
-        return upload(ldr, clipped, tiles)
+        return cut(ldr, clipped, tiles)
 
-    monkeypatch.setattr(reconstructor, "_upload", counted)
+    monkeypatch.setattr(reconstructor, "_tiles", counted)
     clip = reconstructor.clip()
     first = picture(256, 256)
     second = first.copy()
@@ -105,13 +107,13 @@ def test_the_network_s_output_is_held_between_black_and_e_to_the_tenth():
 def test_tiles_without_anything_clipped_are_not_run(monkeypatch):
     reconstructor = Reconstructor(network(), "cpu", "fp32", tile=64, overlap=16)
     run = []
-    upload = reconstructor._upload
+    cut = reconstructor._tiles
 
     def counted(ldr, clipped, tiles):
         run.extend(tiles)
-        return upload(ldr, clipped, tiles)
+        return cut(ldr, clipped, tiles)
 
-    monkeypatch.setattr(reconstructor, "_upload", counted)
+    monkeypatch.setattr(reconstructor, "_tiles", counted)
     ldr = picture(256, 256, top=0.9)
     ldr[0, 0] = ldr[250, 250] = 1
     reconstructor.reconstruct(ldr)
@@ -203,3 +205,87 @@ def test_values_outside_the_range_are_refused(value):
     ldr[1, 1, 1] = value
     with pytest.raises(ValueError, match="expected display-encoded values"):
         Reconstructor(network(), "cpu").reconstruct(ldr)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_codes_give_what_their_values_give(device):
+    codes = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    reconstructor = Reconstructor(network(), device, working_size=32)
+    made = reconstructor.render(reconstructor.predict(Codes(codes))).fetch().pixels
+    assert np.array_equal(made, reconstructor.reconstruct(codes.astype(np.float32) / np.float32(255)))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("size", [(60, 90), (64, 128)])
+def test_a_bare_pass_and_chosen_blocks_give_the_same(device, size):
+    ldr = picture(*size, top=0.9)
+    ldr[10:40, 20:60] = 1
+    results = []
+    for selective in (True, False):
+        reconstructor = Reconstructor(network(), device, "fp32", working_size=32)
+        reconstructor._selective = selective
+        clip = reconstructor.clip()
+        results += [reconstructor.reconstruct(ldr), clip.reconstruct(ldr), clip.reconstruct(ldr), clip.reconstruct(ldr)]
+        unclipped = ldr * np.float32(0.5)
+        assert np.array_equal(clip.reconstruct(unclipped), unclipped**2)
+    for other in results[1:]:
+        np.testing.assert_allclose(other, results[0], rtol=1e-4, atol=1e-5)
+    assert (results[0] != ldr**2)[10:40, 20:60].all()
+
+
+def test_a_threshold_of_ones_own_stands_in_for_that_of_the_weights():
+    ldr = picture(40, 40)
+    net = network(NetworkConfig(base_channels=4, depth=3, mask_threshold=0.7))
+    wanted = Reconstructor(net, "cpu").reconstruct(ldr)
+    found = Reconstructor(network(), "cpu", threshold=0.7).reconstruct(ldr)
+    assert np.array_equal(found, wanted)
+    assert not np.array_equal(found, Reconstructor(network(), "cpu").reconstruct(ldr))
+    with pytest.raises(ValueError, match="threshold"):
+        Reconstructor(network(), "cpu", threshold=1.0)
+
+
+def test_several_tiles_at_a_time_that_do_not_fit_are_lowered_in_one_step(monkeypatch):
+    said: list[str] = []
+    reconstructor = Reconstructor(network(), "cpu", "fp32", tile=64, overlap=16, notify=said.append)
+    monkeypatch.setattr(reconstructor, "_batch", lambda *_: 1830)
+    ldr = picture(256, 256)
+    encode, sizes = reconstructor.net.encode, []
+
+    def short_of_memory(images, *rest):
+        sizes.append(len(images))
+        if len(images) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode(images, *rest)
+
+    monkeypatch.setattr(reconstructor.net, "encode", short_of_memory)
+    reconstructor.reconstruct(ldr)
+    assert sizes == [25] + [1] * 25
+    assert said == ["cpu ran out of memory: going on with tiles of 64 pixels, one at a time."]
+
+
+def test_fp32_is_not_rounded_to_tf32_and_the_flags_are_put_back():
+    owners = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [owner.allow_tf32 for owner in owners]
+    try:
+        torch.backends.cuda.matmul.allow_tf32 = True
+        with exact_products():
+            with exact_products():
+                assert [owner.allow_tf32 for owner in owners] == [False, False]
+            assert [owner.allow_tf32 for owner in owners] == [False, False]
+        assert [owner.allow_tf32 for owner in owners] == [True, before[1]]
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before[0]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_frame_that_is_replayed_is_the_frame():
+    ldr = np.clip(picture(256, 256) * 1.1, 0, 1)
+    said: list[str] = []
+    reconstructor = Reconstructor(network(), "cuda", "bf16", notify=said.append)
+    reconstructor._selective = False
+    frames = [np.roll(ldr, 8 * index, 1) for index in range(4)]
+    clip = reconstructor.clip()
+    results = [clip.reconstruct(frame) for frame in frames + frames]
+    assert said == [] and reconstructor._replayed._graphs
+    for first, again in zip(results, results[4:], strict=False):
+        assert np.array_equal(first, again)  # before the capture, and replayed

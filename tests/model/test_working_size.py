@@ -33,8 +33,9 @@ def blown(height: int, width: int, seed: int = 0) -> np.ndarray:
 def test_block_means_are_means_of_blocks_that_cover_the_picture(height, width, side, seed):
     values = np.random.default_rng(seed).random((height, width, 2)).astype(np.float32)
     side = min(side, max(height, width))
-    rows, columns = working_edges(values, side)
-    means = block_means(lambda part: values[part], (rows, columns), height, width)
+    rows, columns = working_edges(height, width, side)
+    there = torch.from_numpy(values)
+    means = block_means(lambda part: there[part], (rows, columns), there).numpy()
     assert max(means.shape[:2]) == side
     bottoms, rights = [*rows[1:], height], [*columns[1:], width]
     for y, (top, bottom) in enumerate(zip(rows, bottoms, strict=True)):
@@ -43,37 +44,40 @@ def test_block_means_are_means_of_blocks_that_cover_the_picture(height, width, s
             assert means[y, x] == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_level_that_is_right_already_is_left():
+def levelled(log_hdr: np.ndarray, ldr: np.ndarray, level: float, side: int, device: str) -> np.ndarray:
+    """`match_level` with a reduced picture of `side` pixels, and one level all over it."""
+    log, picture = (torch.from_numpy(one.copy()).to(device) for one in (log_hdr, ldr))
+    edges = working_edges(*ldr.shape[:2], side)
+    small = block_means(lambda part: picture[part], edges, picture)
+    clipped = ldr.max(2) > THRESHOLD
+    span = np.flatnonzero(clipped.any(1)), np.flatnonzero(clipped.any(0))
+    match_level(log, picture, span, torch.full_like(small, level), small, edges, THRESHOLD, 0.7)
+    return log.cpu().numpy()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_level_that_is_right_already_is_left(device):
     ldr = blown(96, 128)
-    edges = working_edges(ldr, 32)
-    log_hdr = np.full_like(ldr, 2.5)
-    small = block_means(lambda part: ldr[part], edges, 96, 128)
-    match_level(log_hdr, ldr, (ldr == 1).any(2), np.full_like(small, 2.5), small, edges, THRESHOLD, 0.7)
-    assert np.abs(log_hdr - 2.5).max() < 1e-6
+    assert np.abs(levelled(np.full_like(ldr, 2.5), ldr, 2.5, 32, device) - 2.5).max() < 1e-6
 
 
-def test_the_level_becomes_that_of_the_small_picture_and_the_detail_stays():
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_level_becomes_that_of_the_small_picture_and_the_detail_stays(device):
     ldr = blown(96, 128)
     clipped = ldr == 1
-    edges = working_edges(ldr, 32)
     detail = np.tile(np.float32([[0.3, -0.3], [-0.3, 0.3]]), (48, 64))[..., None]  # its mean over a block is 0
-    log_hdr = 2 + detail * np.ones_like(ldr)
-    before = log_hdr.copy()
-    small = block_means(lambda part: ldr[part], edges, 96, 128)
-    match_level(log_hdr, ldr, clipped.any(2), np.full_like(small, 4), small, edges, THRESHOLD, 0.7)
+    before = 2 + detail * np.ones_like(ldr)
+    log_hdr = levelled(before, ldr, 4, 32, device)
     assert np.array_equal(log_hdr[~clipped], before[~clipped])
     # From 2 to 4, but for the 2 % by which a correction fades where little is clipped.
     assert (log_hdr - before)[clipped] == pytest.approx(2 / 1.02, abs=0.01)
 
 
-def test_what_the_small_picture_does_not_show_clipped_keeps_its_level():
+@pytest.mark.parametrize("device", DEVICES)
+def test_what_the_small_picture_does_not_show_clipped_keeps_its_level(device):
     ldr = np.full((64, 64, 3), 0.2, np.float32)
     ldr[9, 9] = 1  # of a block of 16 pixels, whose mean is well exposed
-    edges = working_edges(ldr, 16)
-    log_hdr = np.full_like(ldr, 2.0)
-    small = block_means(lambda part: ldr[part], edges, 64, 64)
-    match_level(log_hdr, ldr, (ldr == 1).any(2), np.full_like(small, 6), small, edges, THRESHOLD, 0.7)
-    assert (log_hdr == 2).all()
+    assert (levelled(np.full_like(ldr, 2.0), ldr, 6, 16, device) == 2).all()
 
 
 @pytest.mark.parametrize("device", DEVICES)

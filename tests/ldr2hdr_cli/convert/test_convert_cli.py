@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
+from ldr2hdr_cli import options
 from ldr2hdr_cli.app import _interrupted, app
 from ldr2hdr_cli.media.exr import read_exr
 from model import MaskedUNet, NetworkConfig, save_network
@@ -487,6 +489,7 @@ def test_large_pictures_wait_for_room_instead_of_filling_the_memory(tmp_path, mo
     from ldr2hdr_cli.convert.events import Done
     from ldr2hdr_cli.convert.worklist import Options
     from ldr2hdr_cli.media.sources import find_inputs
+    from model.rendering import Rendering, rendered
 
     paths = []
     for number in range(5):
@@ -495,13 +498,20 @@ def test_large_pictures_wait_for_room_instead_of_filling_the_memory(tmp_path, mo
     in_hand, most = set(), []
 
     class Operator:
-        workers = 1
+        workers, ahead = 1, 0
 
         def predict(self, work):
-            return work.frame.pixels
+            light = torch.from_numpy(work.frame.pixels)
+            return rendered(lambda rows: light[rows], light[..., 0] == 1, Rendering(), half=True)
 
         def finish(self, work, predicted):
             return predicted
+
+        def lose(self, work):
+            raise AssertionError(work)
+
+        def close(self):
+            pass
 
     def write(work, hdr):
         in_hand.discard(work.output)
@@ -525,7 +535,113 @@ def test_large_pictures_wait_for_room_instead_of_filling_the_memory(tmp_path, mo
             manifest = job.Manifest(out / "none.jsonl")
             items = job.plan(find_inputs(list(map(str, paths))), out, ".exr")
             options = Options(pixels=pixels, overwrite=True)
-            events = list(pipeline.run(items, Operator(), write, manifest, job.Settings(), options, 0.96))
+            events = list(pipeline.run(items, Operator(), write, manifest, job.Settings(), options))
             manifest.close()
             assert [type(event) for event in events] == [Done] * 5
             assert max(most) <= expected
+
+
+def converted(out: Path, *arguments) -> tuple[np.ndarray, dict[str, str]]:
+    """The one EXR that an invocation in this process makes of a picture, and its settings."""
+    result = CliRunner().invoke(app, ["convert", "-o", str(out), *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    (path,) = out.rglob("*.exr")
+    pixels, _, attributes = read_exr(path)
+    return pixels, json.loads(attributes["ldr2hdr/settings"])
+
+
+def test_strength_scales_what_is_added_in_stops_and_leaves_the_rest(tmp_path, photo):
+    net = initialise(MaskedUNet(NetworkConfig(base_channels=4, depth=3)), seed=1)
+    with torch.no_grad():
+        net.decoder[0].conv.weight.mul_(0.1)
+        net.decoder[0].conv.bias.fill_(1.5)
+    save_network(net, tmp_path / "bright.safetensors")
+    how = (photo, "--weights", tmp_path / "bright.safetensors", "--float")
+    made = {text: converted(tmp_path / text, *how, "--strength", text) for text in ("0", "0.5", "1", "2")}
+    usual, settings = converted(tmp_path / "usual", *how)
+    assert np.array_equal(made["1"][0], usual) and settings["strength"] == "1.0"
+    assert made["0.5"][1]["strength"] == "0.5"
+    white = slice(0, 48 // 3)
+    assert usual[white].min() > 0.01 and np.ptp(usual[white]) > 0.1 and np.allclose(made["0"][0][white], 1)
+    stops = {text: np.log2(pixels[white].clip(1e-6)) for text, (pixels, _) in made.items()}
+    for text in ("0.5", "2"):
+        np.testing.assert_allclose(stops[text], float(text) * stops["1"], atol=1e-4)
+        assert np.array_equal(made[text][0][20:], usual[20:])
+    refused = CliRunner().invoke(app, ["convert", str(photo), "-o", str(tmp_path), "--strength", "2.5"])
+    assert refused.exit_code == 2
+
+
+def test_a_threshold_decides_what_counts_as_clipped(tmp_path, photo, weights):
+    usual, settings = converted(tmp_path / "usual", photo, "--weights", weights, "--float")
+    assert settings["threshold"] == "0.96"
+    lower, settings = converted(tmp_path / "lower", photo, "--weights", weights, "--float", "--threshold", "0.5")
+    assert settings["threshold"] == "0.5"
+    square = (picture() / np.float32(255)) ** 2
+    assert (np.abs(usual - square)[20:] < 1e-6).all()
+    changed = np.abs(lower - square) > 1e-6
+    assert changed[20:].any() and not changed[picture() / 255 <= 0.5].any()
+
+
+def test_a_decoder_that_is_not_there_is_told_and_made_up_for(tmp_path, weights):
+    source = clip(tmp_path / "clip.mkv", 2)
+    for name in ("none", "d3d11va" if sys.platform != "win32" else "videotoolbox"):
+        arguments = ["convert", str(source), "-o", str(tmp_path / name), "--weights", str(weights), "--hwaccel", name]
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+        said = " ".join(result.output.split())
+        assert ("clips are decoded in software" in said) == (name != "none")
+    first, other = ([path.read_bytes() for path in sorted((tmp_path / name).rglob("*.exr"))] for name in ("none", name))
+    assert len(first) == 2 and first == other
+
+
+@pytest.mark.parametrize(("there", "threads"), [(1, 2), (8, 8), (64, 16)])
+def test_there_are_as_many_encoders_as_cores(monkeypatch, there, threads):
+    monkeypatch.setattr(options, "cores", lambda: there)
+    assert options.encoder_threads(options.ConvertOptions().encoders) == threads
+    assert options.encoder_threads(options.ConvertOptions(encoders=3).encoders) == 3  # type: ignore[arg-type]
+    with pytest.raises(Ldr2hdrError, match="encoders 0: give a number of threads, or auto"):
+        options.ConvertOptions(encoders="0")
+
+
+def test_hundreds_of_frames_are_told_in_their_order_and_none_is_held_too_long(tmp_path):
+    """However fast what comes after the network is; and nothing of it is done by the thread that hands on."""
+    from ldr2hdr_cli.convert import job, pipeline
+    from ldr2hdr_cli.convert.events import Done
+    from ldr2hdr_cli.convert.worklist import Options
+    from ldr2hdr_cli.media.sources import find_inputs
+    from model.rendering import Rendering, rendered
+
+    source = clip(tmp_path / "clip.mkv", 40)
+    began, most, order, caller = [], [], [], threading.get_ident()
+
+    class Operator:
+        workers, ahead = 2, 3
+
+        def predict(self, work):
+            began.append(work.number)
+            return torch.from_numpy(work.frame.pixels)
+
+        def finish(self, work, light):
+            order.append(work.number)
+            assert threading.get_ident() != caller
+            return rendered(lambda rows: light[rows], light[..., 0] == 1, Rendering(), half=True)
+
+        def lose(self, work):
+            raise AssertionError(work)
+
+        def close(self):
+            pass
+
+    def write(work, result):
+        most.append(len(began) - work.number)
+        work.output.touch()
+        return 0
+
+    items = job.plan(find_inputs([str(source)]), tmp_path / "out", ".exr")
+    with job.lock(tmp_path / "out"):
+        manifest = job.Manifest(tmp_path / "out" / "none.jsonl")
+        events = list(pipeline.run(items, Operator(), write, manifest, job.Settings(), Options(encoders=4)))
+        manifest.close()
+    done = [event for event in events if isinstance(event, Done)]
+    assert [event.frame for event in done] == list(range(1, 41)) and order == list(range(40))
+    assert max(most) <= 2 + 3 + 4 + 2

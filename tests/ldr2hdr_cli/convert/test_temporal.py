@@ -294,7 +294,7 @@ def fail_once(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, call: i
     monkeypatch.setattr(owner, name, failing)
 
 
-OWNERS = {"predict_log": ClipReconstructor, "compose": Reconstructor, "write_exr": ldr2hdr_cli.convert.run}
+OWNERS = {"predict": ClipReconstructor, "render": Reconstructor, "write_exr": ldr2hdr_cli.convert.run}
 
 
 @pytest.fixture(scope="module")
@@ -318,9 +318,9 @@ def undisturbed(tmp_path_factory, weights) -> Callable[[bool], tuple[list, dict[
 @pytest.mark.parametrize(
     ("name", "error", "made", "is_sequence"),
     [
-        ("predict_log", RuntimeError("out of luck"), [1, 2, 3], False),
-        ("predict_log", MemoryError(), [1, 2, 3], True),
-        ("compose", ValueError("out of luck"), [1, 2, 3], False),
+        ("predict", RuntimeError("out of luck"), [1, 2, 3], False),
+        ("predict", MemoryError(), [1, 2, 3], True),
+        ("render", ValueError("out of luck"), [1, 2, 3], False),
         ("write_exr", OSError(5, "out of luck"), [1, 2, 3, 5, 6, 7], False),  # the filter has had the frame
     ],
 )
