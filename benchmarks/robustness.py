@@ -521,7 +521,7 @@ def convert_damaged(path: Path, out: Path) -> tuple[str, str]:
 
     def write(work: Work, hdr: np.ndarray) -> int:
         attributes = frame_attributes(
-            chromaticities=work.info.chromaticities,
+            labels={"chromaticities": work.info.chromaticities},
             frame_rate=work.info.frame_rate,
             timecode=work.frame.timecode,
             pixel_aspect=work.info.pixel_aspect,

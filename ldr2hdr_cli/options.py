@@ -114,9 +114,10 @@ class ConvertOptions:
     method: Literal["network", "clip", "landis2002", "akyuz2007", "banterle2006", "rempel2007", "kovaleski2014"] = (
         setting("network", "The network, or a classical operator.", panel="Reconstruction", decides=True)
     )
-    transfer: Literal["gamma", "srgb", "bt709"] = setting(
-        "gamma",
-        "How the source is linearised: T^gamma of the paper, or a standard's curve.",
+    transfer: Literal["auto", "gamma", "srgb", "bt709", "bt1886", "linear"] = setting(
+        "auto",
+        "How the source is linearised: auto: as each file says of itself; a standard's curve; gamma: T^gamma of the "
+        "paper, which is not labelled as scene-linear.",
         panel="Reconstruction",
         decides=True,
     )
@@ -146,6 +147,15 @@ class ConvertOptions:
     )
 
     format: Literal["exr", "hdr"] = setting("exr", "OpenEXR, or Radiance.", panel="Output", decides=True)
+    colorspace: Literal["source", "rec709", "rec2020", "acescg", "aces2065-1", "p3-d65"] = setting(
+        "source",
+        "Primaries of the results: those of each source, or converted; aces2065-1: an ACES container, uncompressed.",
+        panel="Output",
+        decides=True,
+    )
+    alpha: Literal["premultiplied", "straight"] = setting(
+        "premultiplied", "Colour times alpha, as readers of EXR expect, or untouched.", panel="Output", decides=True
+    )
     float_: bool = setting(False, "32-bit float instead of half.", panel="Output", decides=True)
     compression: Literal["zip", "zips", "piz", "pxr24", "b44", "dwaa", "dwab", "rle", "none"] = setting(
         "zip", "", panel="Output", decides=True

@@ -14,6 +14,7 @@ from ldr2hdr_cli.convert.worklist import Work
 from ldr2hdr_cli.options import ConvertOptions, memory_bytes
 from model.checkpoint import load_network, usual_working_size
 from model.errors import Ldr2hdrError
+from model.exposure import Encoding
 from model.reconstructor import ClipReconstructor, Reconstructor, devices
 
 
@@ -34,7 +35,7 @@ def reconstructors(options: ConvertOptions, notify: Callable[[str], None] | None
                 options.overlap,
                 memory=memory_bytes(options.memory),
                 gamma=options.gamma,
-                transfer=options.transfer,
+                transfer="srgb" if options.transfer == "auto" else options.transfer,  # of a picture that says nothing
                 working_size=working_size,
                 notify=notify,
             )
@@ -48,8 +49,13 @@ def reconstructors(options: ConvertOptions, notify: Callable[[str], None] | None
 class Network:
     """The network as the pipeline calls it: one copy a device, and the frames of a clip with those before them."""
 
-    def __init__(self, reconstructors: list[Reconstructor], temporal: Literal["auto", "off", "strong"]) -> None:
-        self.workers = len(reconstructors)
+    def __init__(
+        self,
+        reconstructors: list[Reconstructor],
+        temporal: Literal["auto", "off", "strong"],
+        encoding_of: Callable[[Work], Encoding],
+    ) -> None:
+        self.workers, self._encoding_of = len(reconstructors), encoding_of
         self._any, self._temporal = reconstructors[0], temporal
         # Each copy with the clip that it is at, and what converts that clip's frames: itself where it is at a still.
         self._free: queue.SimpleQueue[tuple[Reconstructor, Path | None, Reconstructor | ClipReconstructor]]
@@ -70,7 +76,7 @@ class Network:
     def finish(self, work: Work, predicted: np.ndarray | None) -> np.ndarray:
         if (temporal_filter := self._filter_of(work)) is not None:
             predicted = temporal_filter.push(work.number, work.frame.pixels, predicted)
-        return self._any.compose(work.frame.pixels, predicted)
+        return self._any.compose(work.frame.pixels, predicted, self._encoding_of(work))
 
     def lose(self, work: Work) -> None:
         if (temporal_filter := self._filter_of(work)) is not None:

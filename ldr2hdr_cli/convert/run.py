@@ -11,6 +11,7 @@ import numpy as np
 
 from ldr2hdr_cli.convert import job, pipeline
 from ldr2hdr_cli.convert.events import Event, Message, Note, Started
+from ldr2hdr_cli.convert.rendering import assumptions, labels, rendering_of
 from ldr2hdr_cli.convert.worklist import Options, Work
 from ldr2hdr_cli.media.exr import frame_attributes, write_exr
 from ldr2hdr_cli.media.preview import preview_strip, write_preview
@@ -50,6 +51,7 @@ def convert(
 
 def plan(inputs: Inputs, output: Path, options: ConvertOptions) -> tuple[list[job.Item], job.Selection]:
     """Every input with its outputs, and the frames that are asked for. Raises Ldr2hdrError."""
+    _check(options)
     words = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
     found = find_inputs([os.fspath(word) for word in words], recursive=options.recursive)
     first, last = parse_frames(options.frames) if options.frames else (None, None)
@@ -59,6 +61,17 @@ def plan(inputs: Inputs, output: Path, options: ConvertOptions) -> tuple[list[jo
     if options.fps and not any(one.sequence for one in found):
         raise Ldr2hdrError("--fps is for numbered sequences such as plate.%04d.png, but none is given: leave it out.")
     return job.plan(found, output, f".{options.format}", options.start_number), selection
+
+
+def _check(options: ConvertOptions) -> None:
+    """Options that exclude each other. Raises Ldr2hdrError."""
+    if options.colorspace == "aces2065-1":
+        for given, name in ((options.float_, "--float"), (options.format == "hdr", "--format hdr")):
+            if given:
+                raise Ldr2hdrError(
+                    f"--colorspace aces2065-1 writes ACES containers, which are half-float OpenEXR: omit {name}, or "
+                    "choose acescg."
+                )
 
 
 def shared_names(items: Sequence[job.Item]) -> Iterator[Note]:
@@ -86,6 +99,7 @@ def _run(
         max_frames=options.max_frames,
         fps=frame_rate(options.fps),
         is_filtered=is_filtered,
+        assumptions=lambda info: assumptions(info, options),
         stop=stop,
     )
     manifest = job.Manifest.read(out)
@@ -126,7 +140,9 @@ def _operator(
     decided["weights"] = weights_sha256(options.weights)
     decided["precision"] = networks[-1].precision
     decided["working_size"] = networks[-1].working_size or "off"
-    network = Network(networks, options.temporal if is_filtered else "off")
+    network = Network(
+        networks, options.temporal if is_filtered else "off", lambda work: rendering_of(work.info, options).encoding
+    )
     return network, job.Settings(decided), networks[-1].config.mask_threshold
 
 
@@ -153,8 +169,8 @@ class _Classical:
         from ldr2hdr_cli.convert.operators import expand
         from model.exposure import linearise
 
-        ldr, options = work.frame.pixels, self._options
-        return expand(ldr, options.method, linear=linearise(ldr, options.transfer, options.gamma))
+        ldr, encoding = work.frame.pixels, rendering_of(work.info, self._options).encoding
+        return expand(ldr, self._options.method, linear=linearise(ldr, encoding.transfer, encoding.gamma))
 
     def finish(self, _work: Work, predicted: np.ndarray) -> np.ndarray:
         return predicted
@@ -175,15 +191,23 @@ def _writer(options: ConvertOptions, settings: job.Settings) -> Callable[[Work, 
     strings = settings.as_strings()
 
     def write(work: Work, hdr: np.ndarray) -> int:
-        hdr = hdr * np.float32(2**options.exposure) if options.exposure else hdr
+        info = work.info
+        rendering = rendering_of(info, options)
+        hdr = hdr * np.float32(rendering.gain) if rendering.gain != 1 else hdr
         if options.preview:
+            encoding = rendering.encoding
             strip = preview_strip(
-                work.frame.pixels, hdr, curve=options.preview_curve, transfer=options.transfer, gamma=options.gamma
+                work.frame.pixels,
+                hdr,
+                curve=options.preview_curve,
+                transfer=encoding.transfer,
+                gamma=encoding.gamma,
             )
             write_preview(work.output.with_suffix(".preview.png"), strip)
-        info = work.info
+        if rendering.matrix is not None:
+            hdr = hdr @ np.array(rendering.matrix, np.float32).T
         attributes = frame_attributes(
-            chromaticities=info.chromaticities,
+            labels=labels(info, options),
             frame_rate=Fraction(info.frame_rate) if info.frame_rate else None,
             timecode=work.frame.timecode,
             pixel_aspect=info.pixel_aspect,
@@ -202,7 +226,8 @@ def _writer(options: ConvertOptions, settings: job.Settings) -> Callable[[Work, 
             work.frame.alpha,
             attributes,
             half=not options.float_,
-            compression=options.compression,
+            compression="none" if options.colorspace == "aces2065-1" else options.compression,
+            premultiply=options.alpha == "premultiplied",
             dwa_level=options.dwa_level,
         )
 

@@ -60,6 +60,7 @@ class Options:
     max_frames: int = 2**20
     fps: Fraction | None = None  # numbered sequences are clips
     is_filtered: bool = False  # the frames of a clip depend on those before
+    assumptions: Callable[[SourceInfo], Sequence[str]] = lambda _info: ()  # sentences on the colour of a source
     pixels: int = 48 * 2**20  # in hand at a time, 24 bytes each
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -121,6 +122,18 @@ class _Record:
     manifest: Manifest
     settings: Settings
     options: Options
+    said: set[tuple[Path, str]] = field(default_factory=set)  # of a numbered sequence, whose pictures are alike
+
+    def notes(self, item: Item, info: SourceInfo) -> Iterator[Note]:
+        """What a source leaves open, and what is done then: once for all pictures of a sequence."""
+        sequence = _sequence(item)
+        for note in info.notes:
+            yield Note(item, f"{item.input.path}: {note}")
+        for note in self.options.assumptions(info):
+            if sequence is None or (sequence, note) not in self.said:
+                yield Note(item, f"{sequence or item.input.path}: {note}")
+            if sequence is not None:
+                self.said.add((sequence, note))
 
     def of(self, item: Item, index: int = 0, basis: str = "") -> Skipped | Note | None:
         """Skipped where the output of this frame is finished; a Note where it was, and has rotted."""
@@ -204,8 +217,7 @@ def _pictures(clip: Path | None, members: Sequence[tuple[Item, bool]], record: _
             stamp = _stamp(item)
             if (yield from walk.step(item, 0, number, basis(number))):
                 work = read(number)
-                for note in work.info.notes:
-                    yield Note(item, f"{item.input.path}: {note}")
+                yield from record.notes(item, work.info)
                 yield work
         except Exception as error:  # one damaged file must not end a night's work, whatever a decoder makes of it
             given[number] = None
@@ -235,8 +247,7 @@ def _frames(item: Item, stamp: Stamp, record: _Record) -> Iterator[Found]:
     phase = begin % every
     if (info.frame_count or 0) > options.max_frames:
         raise _too_long(path, options.max_frames)
-    for note in info.notes:
-        yield Note(item, f"{path}: {note}")
+    yield from record.notes(item, info)
     # What is finished at the front of the clip need not be decoded again. Where the clip ends is left to the decoder,
     # because containers promise more frames than there are, or fewer.
     first = begin

@@ -15,7 +15,6 @@ from typing import Any, BinaryIO
 import numpy as np
 import OpenEXR
 
-from ldr2hdr_cli.media.colour import color_interop_id
 from model import __version__
 from model.atomic import write_atomically
 from model.errors import Ldr2hdrError
@@ -47,12 +46,13 @@ def write_exr(
     half: bool = True,
     compression: str = "zip",
     dwa_level: float = 45.0,
+    premultiply: bool = True,
 ) -> int:
     """Write one scanline EXR with the channels R, G, B and, with `alpha`, A; atomically.
 
-    pixels: H×W×3 float32, linear, LDR white = 1.0. alpha: H×W float32 in [0, 1] or None. It is straight, as
-    in the source, and multiplied into nothing, which the attribute `ldr2hdr/alpha` says, because EXR's
-    convention is associated alpha (OpenEXR, "Technical Introduction", RGB and alpha).
+    pixels: H×W×3 float32, linear, LDR white = 1.0, not multiplied by alpha. alpha: H×W float32 in [0, 1] or None.
+    premultiply: write colour times alpha, the convention of EXR (OpenEXR, "Technical Introduction", RGB and alpha);
+    the attribute `ldr2hdr/alpha` says which.
     attributes: header entries as OpenEXR's Python types, see `frame_attributes`.
     half: 16-bit float channels, values beyond ±65504 clamped; otherwise 32-bit, nothing clamped.
     dwa_level: the loss that dwaa and dwab accept, 45 as in OpenEXR; larger is smaller and worse.
@@ -67,6 +67,9 @@ def write_exr(
     if compression not in COMPRESSIONS:
         raise ValueError(f"compression must be one of {', '.join(COMPRESSIONS)}, not {compression!r}")
     header: dict[str, Any] = {"software": SOFTWARE, **attributes}
+    if alpha is not None:
+        header[PREFIX + "alpha"] = "premultiplied" if premultiply else "straight"
+        pixels = pixels * alpha[..., None] if premultiply else pixels
     header["type"] = OpenEXR.scanlineimage
     header["compression"] = _COMPRESSION[compression]
     if compression in ("dwaa", "dwab"):
@@ -77,7 +80,6 @@ def write_exr(
     if alpha is None:
         channels = {"RGB": np.ascontiguousarray(pixels)}
     else:
-        header[PREFIX + "alpha"] = "straight"
         channels = {"RGBA": np.dstack((pixels, alpha.astype(pixels.dtype)))}
     # In memory first: OpenEXR's own file writer loses the error of its last flush on a full disk.
     encoded = io.BytesIO()
@@ -171,7 +173,7 @@ def parse_timecode(text: str) -> OpenEXR.TimeCode | None:
 
 def frame_attributes(
     *,
-    chromaticities: tuple[float, ...],
+    labels: Mapping[str, Any],
     frame_rate: Fraction | None,
     timecode: str | None,
     pixel_aspect: float,
@@ -183,7 +185,8 @@ def frame_attributes(
 ) -> dict[str, Any]:
     """The header entries of one frame, ready for `write_exr`.
 
-    chromaticities: CIE xy of red, green, blue and white. frame_rate: frames a second, None for a still.
+    labels: `chromaticities`, CIE xy of red, green, blue and white, and what else says the colour. frame_rate: frames a
+    second, None for a still.
     timecode: of this frame, `HH:MM:SS:FF`, `;` before the frames for drop-frame; text that EXR's field cannot
     hold is kept as `ldr2hdr/timecode`. pixel_aspect: width by height of a pixel. source: the input; only its
     file name is kept. seconds: the frame's time stamp. settings: kept as one JSON object with sorted keys.
@@ -191,8 +194,8 @@ def frame_attributes(
     Standard names and types are those of OpenEXR's "Standard Attributes"; ours have the prefix `ldr2hdr/`.
     """
     attributes: dict[str, Any] = {
+        **labels,
         "software": SOFTWARE,
-        "chromaticities": tuple(float(value) for value in chromaticities),
         "pixelAspectRatio": float(pixel_aspect),
         PREFIX + "version": __version__,
         PREFIX + "weights": weights_sha256,
@@ -200,8 +203,6 @@ def frame_attributes(
         PREFIX + "source": os.fsencode(Path(source).name).decode("utf-8", "backslashreplace"),
         PREFIX + "settings": json.dumps(dict(settings), sort_keys=True, ensure_ascii=False),
     }
-    if (interop := color_interop_id(chromaticities)) is not None:
-        attributes["colorInteropID"] = interop
     if frame_rate is not None:
         attributes["framesPerSecond"] = Fraction(frame_rate).limit_denominator(100_000)
     if timecode is not None:

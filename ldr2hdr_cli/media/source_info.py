@@ -7,7 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from ldr2hdr_cli.media.colour import REC709
+from ldr2hdr_cli.media.colour import REC709, SRGB_CURVE
+from model.exposure import Encoding
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,9 @@ class SourceInfo:
     """What is known of a source before its pixels are read.
 
     width, height: as displayed, orientation applied. pixel_aspect: width of a pixel over its height. timecode: of the
-    first frame, "01:00:00:00", or "01:00:00;02" where frames are dropped. notes: what had to be assumed, as sentences.
+    first frame, "01:00:00:00", or "01:00:00;02" where frames are dropped. notes: what is unusual, as sentences.
+    primaries, transfer: by their names. encoding: what `transfer` means, and `--transfer auto` takes. assumed: which of
+    "primaries" and "transfer" the file does not name.
     """
 
     path: Path
@@ -36,6 +39,8 @@ class SourceInfo:
     matrix: str = ""
     full_range: bool | None = None
     transfer: str = ""
+    encoding: Encoding = SRGB_CURVE
+    assumed: tuple[str, ...] = ()
 
 
 @dataclass
