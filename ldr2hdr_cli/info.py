@@ -173,6 +173,7 @@ def _plate(path: Path) -> dict[str, Any]:
     plate = probe(path)
     found = {field.name: _plain(getattr(plate, field.name)) for field in fields(plate)}
     found.pop("path", None)
+    found["encoding"] = str(plate.encoding)
     # What does not apply to a still (a frame rate, a timecode) is left out rather than shown as nothing.
     return {name: value for name, value in found.items() if value is not None and value not in ([], {}, "")}
 

@@ -153,6 +153,25 @@ class ConvertOptions:
         panel="Output",
         decides=True,
     )
+    ocio: str | None = setting(
+        None,
+        "An OpenColorIO configuration: a file, or ocio://default; with --ocio-space.",
+        panel="Output",
+        metavar="CONFIG",
+        decides=True,
+    )
+    ocio_space: str | None = setting(
+        None, "Colour space of --ocio that results are converted to.", panel="Output", metavar="NAME", decides=True
+    )
+    channel: Literal["none", "mask"] = setting(
+        "none",
+        "mask: how much of each pixel is made up, 1 - M of eq. 1, as the channel reconstructed.Y.",
+        panel="Output",
+        decides=True,
+    )
+    no_metadata: bool = setting(
+        False, "Leave out what the source says of camera, lens, time, place and owner.", panel="Output", decides=True
+    )
     alpha: Literal["premultiplied", "straight"] = setting(
         "premultiplied", "Colour times alpha, as readers of EXR expect, or untouched.", panel="Output", decides=True
     )

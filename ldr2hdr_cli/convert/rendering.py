@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from ldr2hdr_cli.media.colour import COLORSPACES, Chromaticities, color_interop_id, conversion
+from ldr2hdr_cli.media.colour import AP0, COLORSPACES, Chromaticities, color_interop_id, conversion
+from ldr2hdr_cli.media.exr import PREFIX
+from ldr2hdr_cli.media.ocio import Space
 from ldr2hdr_cli.media.source_info import SourceInfo
 from ldr2hdr_cli.options import ConvertOptions
 from model.exposure import Encoding
@@ -17,7 +19,9 @@ def rendering_of(info: SourceInfo, options: ConvertOptions) -> Rendering:
 
 
 def written_primaries(info: SourceInfo, options: ConvertOptions) -> Chromaticities:
-    """Those of the results."""
+    """Those of the results; with `--ocio`, those that OpenColorIO is given."""
+    if options.ocio:
+        return AP0
     return COLORSPACES.get(options.colorspace, info.chromaticities)
 
 
@@ -32,18 +36,24 @@ def assumptions(info: SourceInfo, options: ConvertOptions) -> tuple[str, ...]:
     return (f"it names no {' and no '.join(assumed)}: {shown} is assumed.",)
 
 
-def labels(info: SourceInfo, options: ConvertOptions) -> dict[str, Any]:
-    """The header entries that say in which colour a result is.
+def labels(info: SourceInfo, options: ConvertOptions, space: Space | None = None) -> dict[str, Any]:
+    """The header entries that say in which colour a result is; space: of `--ocio`.
 
-    A `colorInteropID` only where the values are scene-linear by a curve that the file or the user names: eq. 1's T^γ is
-    no camera's and no file's, unless that is what the file names.
+    A `colorInteropID` only where the values are linear by a curve that the file or the user names: eq. 1's T^γ is no
+    camera's and no file's, unless the file names that very γ.
     """
-    chromaticities = written_primaries(info, options)
     encoding = rendering_of(info, options).encoding
-    found: dict[str, Any] = {"chromaticities": chromaticities, "ldr2hdr/transfer": str(encoding)}
-    is_linear = options.transfer != "gamma" or (encoding == info.encoding and "transfer" not in info.assumed)
-    if is_linear and (name := color_interop_id(chromaticities)) is not None:
+    found: dict[str, Any] = {PREFIX + "transfer": str(encoding)}
+    if space is None:
+        found["chromaticities"] = written_primaries(info, options)
+        name = color_interop_id(found["chromaticities"])
+    else:
+        found[PREFIX + "ocio"] = f"{space.name} of {space.config}"
+        name = space.interop_id
+    if options.transfer == "gamma" and (encoding != info.encoding or "transfer" in info.assumed):
+        return found
+    if name:
         found["colorInteropID"] = name
-    if options.colorspace == "aces2065-1" and is_linear:
-        found["acesImageContainerFlag"] = 1
+    if options.colorspace == "aces2065-1":
+        found["acesImageContainerFlag"] = 1  # SMPTE ST 2065-4
     return found

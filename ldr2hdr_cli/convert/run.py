@@ -14,12 +14,15 @@ from ldr2hdr_cli.convert.events import Event, Message, Note, Started
 from ldr2hdr_cli.convert.rendering import assumptions, labels, rendering_of
 from ldr2hdr_cli.convert.worklist import Options, Work
 from ldr2hdr_cli.media.exr import frame_attributes, write_exr
+from ldr2hdr_cli.media.ocio import Space
+from ldr2hdr_cli.media.ocio import load as load_space
 from ldr2hdr_cli.media.preview import preview_strip, write_preview
 from ldr2hdr_cli.media.radiance import write_radiance
 from ldr2hdr_cli.media.sources import find_inputs, parse_frames
 from ldr2hdr_cli.options import ConvertOptions, frame_rate
 from model import __version__
 from model.errors import Ldr2hdrError
+from model.exposure import exposure_mask
 
 Inputs = str | os.PathLike | Sequence[str | os.PathLike]
 
@@ -65,13 +68,22 @@ def plan(inputs: Inputs, output: Path, options: ConvertOptions) -> tuple[list[jo
 
 def _check(options: ConvertOptions) -> None:
     """Options that exclude each other. Raises Ldr2hdrError."""
-    if options.colorspace == "aces2065-1":
-        for given, name in ((options.float_, "--float"), (options.format == "hdr", "--format hdr")):
-            if given:
-                raise Ldr2hdrError(
-                    f"--colorspace aces2065-1 writes ACES containers, which are half-float OpenEXR: omit {name}, or "
-                    "choose acescg."
-                )
+    if bool(options.ocio) != bool(options.ocio_space):
+        raise Ldr2hdrError("--ocio and --ocio-space go together: a configuration, and the name of a space in it.")
+    if options.ocio and options.colorspace != "source":
+        raise Ldr2hdrError(f"--ocio and --colorspace {options.colorspace} both say the colour space: omit one.")
+    if options.format == "hdr" and options.channel != "none":
+        raise Ldr2hdrError(f"--channel {options.channel}: Radiance has no such channel; omit --format hdr.")
+    others = {
+        "--float": options.float_,
+        "--format hdr": options.format == "hdr",
+        "--channel": options.channel != "none",
+    }
+    if options.colorspace == "aces2065-1" and (given := next((name for name, on in others.items() if on), None)):
+        raise Ldr2hdrError(
+            f"--colorspace aces2065-1 writes ACES containers (SMPTE ST 2065-4), OpenEXR with R, G, B and A in half "
+            f"float: omit {given}, or choose acescg."
+        )
 
 
 def shared_names(items: Sequence[job.Item]) -> Iterator[Note]:
@@ -88,7 +100,8 @@ def _run(
     has_clip = any(item.input.kind == "video" or (options.fps and item.input.sequence) for item in items)
     is_filtered = has_clip and options.temporal != "off" and options.method == "network"
     messages: queue.SimpleQueue[str] = queue.SimpleQueue()
-    operator, settings, threshold = _operator(options, is_filtered, messages.put)
+    space = load_space(options.ocio, options.ocio_space) if options.ocio and options.ocio_space else None
+    operator, settings, threshold = _operator(options, is_filtered, messages.put, space)
     how = Options(
         selection,
         options.deinterlace,
@@ -103,7 +116,8 @@ def _run(
         stop=stop,
     )
     manifest = job.Manifest.read(out)
-    events = pipeline.run(items, operator, _writer(options, settings), manifest, settings, how, threshold)
+    write = _writer(options, settings, threshold, space)
+    events = pipeline.run(items, operator, write, manifest, settings, how, threshold)
     try:
         yield Started(len(items))
         for event in events:
@@ -125,10 +139,12 @@ def _waiting(messages: "queue.SimpleQueue[str]") -> Iterator[Message]:
 
 
 def _operator(
-    options: ConvertOptions, is_filtered: bool, notify: Callable[[str], None]
+    options: ConvertOptions, is_filtered: bool, notify: Callable[[str], None], space: Space | None
 ) -> tuple[pipeline.Operator, job.Settings, float]:
     """The operator that was asked for, the settings that decide the bytes, and the threshold of its mask."""
     decided = {**options.deciding(), "temporal": _temporal(options) if is_filtered else "off", "version": __version__}
+    if space is not None:
+        decided["ocio"] = space.identity
     if options.method != "network":
         from ldr2hdr_cli.convert.operators import THRESHOLD
 
@@ -186,8 +202,13 @@ def _temporal(options: ConvertOptions) -> str:
     return f"{options.temporal}, every {options.every} of {options.frames or 'all'}"
 
 
-def _writer(options: ConvertOptions, settings: job.Settings) -> Callable[[Work, np.ndarray], int]:
-    """How one frame is written; the preview first, so that a picture that stands there finished has one."""
+def _writer(
+    options: ConvertOptions, settings: job.Settings, threshold: float, space: Space | None
+) -> Callable[[Work, np.ndarray], int]:
+    """How one frame is written; the preview first, so that a picture that stands there finished has one.
+
+    threshold: α of the mask. space: of `--ocio`.
+    """
     strings = settings.as_strings()
 
     def write(work: Work, hdr: np.ndarray) -> int:
@@ -206,8 +227,10 @@ def _writer(options: ConvertOptions, settings: job.Settings) -> Callable[[Work, 
             write_preview(work.output.with_suffix(".preview.png"), strip)
         if rendering.matrix is not None:
             hdr = hdr @ np.array(rendering.matrix, np.float32).T
+        hdr = hdr if space is None else space.from_aces(hdr)
         attributes = frame_attributes(
-            labels=labels(info, options),
+            labels=labels(info, options, space),
+            metadata={} if options.no_metadata else info.metadata,
             frame_rate=Fraction(info.frame_rate) if info.frame_rate else None,
             timecode=work.frame.timecode,
             pixel_aspect=info.pixel_aspect,
@@ -228,7 +251,13 @@ def _writer(options: ConvertOptions, settings: job.Settings) -> Callable[[Work, 
             half=not options.float_,
             compression="none" if options.colorspace == "aces2065-1" else options.compression,
             premultiply=options.alpha == "premultiplied",
+            made_up=_made_up(work, threshold) if options.channel == "mask" else None,
             dwa_level=options.dwa_level,
         )
 
     return write
+
+
+def _made_up(work: Work, threshold: float) -> np.ndarray:
+    """1 − M of eq. 1, the largest of the channels: 0 where a pixel is the source's, 1 where it is all made up."""
+    return 1 - exposure_mask(work.frame.pixels, threshold).min(axis=2)

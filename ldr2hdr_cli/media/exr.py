@@ -21,6 +21,9 @@ from model.errors import Ldr2hdrError
 
 SOFTWARE = f"ldr2hdr {__version__}"
 PREFIX = "ldr2hdr/"
+# A layer of its own, and Y, a single value by OpenEXR's conventions. Not A: where a file has no other A, OpenImageIO
+# takes that of any layer for the alpha of R, G and B, and divides by it.
+MADE_UP = "reconstructed.Y"
 HALF_MAX = 65504.0  # largest finite IEEE 754 binary16
 MAX_VALUES = 2**30  # that are read of one file: 2^28 pixels with R, G, B and A
 _COMPRESSION = {
@@ -47,12 +50,13 @@ def write_exr(
     compression: str = "zip",
     dwa_level: float = 45.0,
     premultiply: bool = True,
+    made_up: np.ndarray | None = None,
 ) -> int:
     """Write one scanline EXR with the channels R, G, B and, with `alpha`, A; atomically.
 
     pixels: H×W×3 float32, linear, LDR white = 1.0, not multiplied by alpha. alpha: H×W float32 in [0, 1] or None.
     premultiply: write colour times alpha, the convention of EXR (OpenEXR, "Technical Introduction", RGB and alpha);
-    the attribute `ldr2hdr/alpha` says which.
+    the attribute `ldr2hdr/alpha` says which. made_up: H×W float32, 1 − M of eq. 1, as the channel MADE_UP.
     attributes: header entries as OpenEXR's Python types, see `frame_attributes`.
     half: 16-bit float channels, values beyond ±65504 clamped; otherwise 32-bit, nothing clamped.
     dwa_level: the loss that dwaa and dwab accept, 45 as in OpenEXR; larger is smaller and worse.
@@ -62,8 +66,9 @@ def write_exr(
     """
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
         raise ValueError(f"pixels must be H×W×3, not {pixels.shape}")
-    if alpha is not None and alpha.shape != pixels.shape[:2]:
-        raise ValueError(f"alpha must be {pixels.shape[:2]}, not {alpha.shape}")
+    for name, plane in (("alpha", alpha), ("made_up", made_up)):
+        if plane is not None and plane.shape != pixels.shape[:2]:
+            raise ValueError(f"{name} must be {pixels.shape[:2]}, not {plane.shape}")
     if compression not in COMPRESSIONS:
         raise ValueError(f"compression must be one of {', '.join(COMPRESSIONS)}, not {compression!r}")
     header: dict[str, Any] = {"software": SOFTWARE, **attributes}
@@ -81,6 +86,8 @@ def write_exr(
         channels = {"RGB": np.ascontiguousarray(pixels)}
     else:
         channels = {"RGBA": np.dstack((pixels, alpha.astype(pixels.dtype)))}
+    if made_up is not None:
+        channels[MADE_UP] = np.ascontiguousarray(made_up, dtype=pixels.dtype)
     # In memory first: OpenEXR's own file writer loses the error of its last flush on a full disk.
     encoded = io.BytesIO()
     OpenEXR.File(header, channels).write(encoded)
@@ -182,6 +189,7 @@ def frame_attributes(
     weights_sha256: str,
     settings: Mapping[str, str],
     seconds: float | None = None,
+    metadata: Mapping[str, str | float] = {},
 ) -> dict[str, Any]:
     """The header entries of one frame, ready for `write_exr`.
 
@@ -190,10 +198,12 @@ def frame_attributes(
     timecode: of this frame, `HH:MM:SS:FF`, `;` before the frames for drop-frame; text that EXR's field cannot
     hold is kept as `ldr2hdr/timecode`. pixel_aspect: width by height of a pixel. source: the input; only its
     file name is kept. seconds: the frame's time stamp. settings: kept as one JSON object with sorted keys.
+    metadata: of the camera, see `media.metadata`.
 
     Standard names and types are those of OpenEXR's "Standard Attributes"; ours have the prefix `ldr2hdr/`.
     """
     attributes: dict[str, Any] = {
+        **metadata,
         **labels,
         "software": SOFTWARE,
         "pixelAspectRatio": float(pixel_aspect),

@@ -1,6 +1,7 @@
 """What is known of a source, a picture or a clip, and its frames."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -18,7 +19,7 @@ class SourceInfo:
     width, height: as displayed, orientation applied. pixel_aspect: width of a pixel over its height. timecode: of the
     first frame, "01:00:00:00", or "01:00:00;02" where frames are dropped. notes: what is unusual, as sentences.
     primaries, transfer: by their names. encoding: what `transfer` means, and `--transfer auto` takes. assumed: which of
-    "primaries" and "transfer" the file does not name.
+    "primaries" and "transfer" the file does not name. metadata: camera, time, place, owner, see `media.metadata`.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class SourceInfo:
     transfer: str = ""
     encoding: Encoding = SRGB_CURVE
     assumed: tuple[str, ...] = ()
+    metadata: Mapping[str, str | float] = field(default_factory=dict)
 
 
 @dataclass

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from ldr2hdr_cli.media.colour import ADOBE_RGB, PRIMARIES, TRANSFERS
 from ldr2hdr_cli.media.icc import KNOWN, SRGB, Space, deep_to_srgb, space_of, to_srgb
 from ldr2hdr_cli.media.limits import MAX_PIXELS, check_size
+from ldr2hdr_cli.media.metadata import of_still
 from ldr2hdr_cli.media.source_info import Frame, SourceInfo
 from model.errors import Ldr2hdrError
 from model.exposure import Encoding
@@ -184,6 +185,7 @@ def _source_info(path: Path, image: Image.Image) -> SourceInfo:
         transfer=str(space.encoding),
         encoding=space.encoding,
         assumed=assumed,
+        metadata=of_still(image),
     )
 
 

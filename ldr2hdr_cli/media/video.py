@@ -12,6 +12,7 @@ from av.filter import Graph
 from ldr2hdr_cli.media.colour import CAMERA_CURVE, PRIMARIES, TRANSFERS
 from ldr2hdr_cli.media.decode import ERRORS, Damage, Unsure, opened, pictures, reason
 from ldr2hdr_cli.media.limits import MAX_PIXELS, check_size
+from ldr2hdr_cli.media.metadata import of_clip
 from ldr2hdr_cli.media.rgb import (
     LUMA,
     alpha_of,
@@ -195,6 +196,7 @@ def _source_info(path: Path, container: Any, stream: Any, frame: Any, deinterlac
         full_range=coding.full_range,
         transfer=transfer_name,
         encoding=encoding,
+        metadata=of_clip({**container.metadata, **stream.metadata}),
         assumed=tuple(what for what, is_named in named.items() if not is_named),
     )
 
