@@ -8,6 +8,7 @@ than the standard library and Typer is imported here, since `ldr2hdr --help` rea
 import inspect
 import os
 import re
+import string
 import typing
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import Field, dataclass, fields
@@ -67,6 +68,26 @@ def memory_bytes(value: Any, shown: str = "--memory") -> int | None:
     if amount == 0:
         raise Ldr2hdrError(f"{shown} {_short(text)}: not an amount of memory; write it like 6G or 512M.")
     return amount
+
+
+def name_pattern(value: Any, shown: str) -> None:
+    """Checks a pattern of names: {stem} and {frame}, with a width such as {frame:04d}. Raises Ldr2hdrError."""
+    text, found = str(value), set()
+    try:
+        for literal, name, spec, conversion in string.Formatter().parse(text):
+            if not literal.isprintable() or set(literal) & set('/\\:*?"<>|'):
+                raise Ldr2hdrError(f"{shown} {_short(text)}: a name, and no path; the directory is that of -o.")
+            if name is not None:
+                allowed = r"(0?[1-9]?d?)" if name == "frame" else ""
+                if name not in ("stem", "frame") or conversion or not re.fullmatch(allowed, spec or ""):
+                    raise ValueError(name)
+                found.add(name)
+    except ValueError:
+        raise Ldr2hdrError(
+            f"{shown} {_short(text)}: write it like {{stem}}.{{frame:04d}}; there is no other."
+        ) from None
+    if not found or text.startswith("."):
+        raise Ldr2hdrError(f"{shown} {_short(text)}: write it like {{stem}}.{{frame:04d}}, with one of them at least.")
 
 
 def _read_with(check: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
@@ -146,6 +167,13 @@ class ConvertOptions:
         decides=True,
     )
 
+    name: str | None = setting(
+        None,
+        'Names of the results, e.g. "{stem}.{frame:04d}"; without it, photo.exr and clip/clip.000001.exr.',
+        panel="Output",
+        metavar="PATTERN",
+        read=_read_with(name_pattern),
+    )
     format: Literal["exr", "hdr"] = setting("exr", "OpenEXR, or Radiance.", panel="Output", decides=True)
     colorspace: Literal["source", "rec709", "rec2020", "acescg", "aces2065-1", "p3-d65"] = setting(
         "source",
@@ -235,6 +263,9 @@ class ConvertOptions:
 class CommandOptions(ConvertOptions):
     """Those that only the command has: what is seen of a run."""
 
+    list_: Path | None = setting(  # noqa: RUF009
+        None, "Inputs too: the names in this file, one a line; -: on stdin.", panel="Input", metavar="FILE"
+    )
     dry_run: bool = setting(False, "Say what would be written, and stop.", panel="Messages")
     quiet: bool = setting(False, "Only failures.", panel="Messages", short="-q")
     json: bool = setting(False, "One JSON line an event on stdout.", panel="Messages")

@@ -63,7 +63,7 @@ def plan(inputs: Inputs, output: Path, options: ConvertOptions) -> tuple[list[jo
         selection.indices()  # a range that cannot be is misuse, not a failed clip
     if options.fps and not any(one.sequence for one in found):
         raise Ldr2hdrError("--fps is for numbered sequences such as plate.%04d.png, but none is given: leave it out.")
-    return job.plan(found, output, f".{options.format}", options.start_number), selection
+    return job.plan(found, output, f".{options.format}", options.start_number, options.name or ""), selection
 
 
 def _check(options: ConvertOptions) -> None:

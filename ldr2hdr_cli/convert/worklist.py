@@ -122,7 +122,7 @@ class _Record:
     manifest: Manifest
     settings: Settings
     options: Options
-    said: set[tuple[Path, str]] = field(default_factory=set)  # of a numbered sequence, whose pictures are alike
+    said: set[tuple[Path, str]] = field(default_factory=set)  # once for a sequence or a folder
 
     def notes(self, item: Item, info: SourceInfo) -> Iterator[Note]:
         """What a source leaves open, and what is done then: once for all pictures of a sequence."""
@@ -138,11 +138,21 @@ class _Record:
     def of(self, item: Item, index: int = 0, basis: str = "") -> Skipped | Note | None:
         """Skipped where the output of this frame is finished; a Note where it was, and has rotted."""
         output, source = item.output(index), item.input.path
-        if self.options.overwrite or not self.manifest.recorded(output, source, self.settings, basis):
+        if self.options.overwrite:
             return None
+        if not self.manifest.recorded(output, source, self.settings, basis):
+            return self._why(item, output)
         if not self.options.verify or self.manifest.verified(output, source):
             return Skipped(item, output)
         return Note(item, f"{output} or its source no longer has the checksum it had; it is made again.")
+
+    def _why(self, item: Item, output: Path) -> Note | None:
+        """Once for all files that have the same reason: they are made again, since other settings make other bytes."""
+        why = self.manifest.other_settings(output, self.settings)
+        if not why or (output.parent, why) in self.said:
+            return None
+        self.said.add((output.parent, why))
+        return Note(item, f"{output} was made with {why}: this and others like it are made again.")
 
 
 @dataclass

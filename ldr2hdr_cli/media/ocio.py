@@ -41,7 +41,7 @@ def load(config: str, name: str) -> Space:
         raise Ldr2hdrError("--ocio needs OpenColorIO: pip install 'ldr2hdr[ocio]'.") from None
     try:
         opened = ocio.Config.CreateFromFile(config)
-    except ocio.Exception as error:
+    except (ocio.Exception, ocio.ExceptionMissingFile) as error:
         raise Ldr2hdrError(f"--ocio {config} cannot be read ({_first_line(error)}); give a configuration.") from None
     space = opened.getColorSpace(name)
     if space is None:
