@@ -103,7 +103,7 @@ def test_a_killed_run_leaves_nothing_torn_and_the_next_ones_complete_it(work, tm
     for _ in range(3):
         run = start(*arguments, "-o", out)
         assert run.stdout is not None
-        for _ in range(rng.randrange(1, 25)):  # frames
+        for _ in range(1 + rng.randrange(1, 25)):  # a note, then frames
             run.stdout.readline()
         time.sleep(rng.random() * 0.02)
         run.send_signal(signal.SIGKILL)
