@@ -524,7 +524,7 @@ def convert_damaged(path: Path, out: Path) -> tuple[str, str]:
 
     def write(work: Work, result: Result) -> int:
         attributes = frame_attributes(
-            chromaticities=work.info.chromaticities,
+            labels={"chromaticities": work.info.chromaticities},
             frame_rate=work.info.frame_rate,
             timecode=work.frame.timecode,
             pixel_aspect=work.info.pixel_aspect,

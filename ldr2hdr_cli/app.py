@@ -54,12 +54,16 @@ def main_options(
 @with_options({"convert": CommandOptions})
 def convert(
     context: typer.Context,
-    inputs: Annotated[
-        list[str],
-        typer.Argument(help="Files, directories, globs, or sequences such as plate.%04d.png", metavar="INPUT"),
-    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory for the results.", metavar="DIR")],
     flags: dict[str, dict[str, Any]],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Files, directories, globs, or sequences such as plate.%04d.png; -: names on stdin, one a line",
+            metavar="INPUT",
+            show_default=False,
+        ),
+    ] = None,
     config: Config = None,
 ) -> None:
     """Convert photographs and clips to scene-linear EXR.
@@ -74,9 +78,11 @@ def convert(
     143 terminated.
     """
     options = make_options(CommandOptions, flags.get("convert", {}), config)
+    if not inputs and options.list_ is None:
+        raise typer.BadParameter("give files, or --list FILE.", param_hint="INPUT")
     from ldr2hdr_cli.convert import command
 
-    raise typer.Exit(command.convert(inputs, output, options, debug=context.obj["debug"]))
+    raise typer.Exit(command.convert(inputs or [], output, options, debug=context.obj["debug"]))
 
 
 @app.command()

@@ -173,6 +173,7 @@ def _source(path: Path) -> dict[str, Any]:
     source = probe(path)
     found = {field.name: _plain(getattr(source, field.name)) for field in fields(source)}
     found.pop("path", None)
+    found["encoding"] = str(source.encoding)
     # What does not apply to a still (a frame rate, a timecode) is left out rather than shown as nothing.
     return {name: value for name, value in found.items() if value is not None and value not in ([], {}, "")}
 

@@ -9,6 +9,7 @@ standard library and Typer is imported here, since `ldr2hdr --help` reads this f
 import inspect
 import os
 import re
+import string
 import typing
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import Field, dataclass, fields
@@ -51,7 +52,7 @@ def _count(*words: str, what: str = "pixels") -> Callable[[Any, str], Any]:
         # `isdigit` would take ² for a number.
         if text in words or (isinstance(text, str) and re.fullmatch(r"0*[1-9][0-9]{0,8}", text)):
             return text
-        raise Ldr2hdrError(f"{shown} {_short(text)}: give a number of {what}, or {' or '.join(words)}.")
+        raise Ldr2hdrError(f"{shown} {brief(text)}: give a number of {what}, or {' or '.join(words)}.")
 
     return read
 
@@ -66,7 +67,7 @@ def frame_rate(value: Any, shown: str = "--fps") -> Fraction | None:
     except (ValueError, ZeroDivisionError):
         rate = Fraction(0)
     if not 0 < rate <= 1000:
-        raise Ldr2hdrError(f"{shown} {_short(text)}: give frames a second, such as 25, 23.976 or 24000/1001.")
+        raise Ldr2hdrError(f"{shown} {brief(text)}: give frames a second, such as 25, 23.976 or 24000/1001.")
     return rate
 
 
@@ -78,8 +79,26 @@ def memory_bytes(value: Any, shown: str = "--memory") -> int | None:
     found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([kmgt]?)i?b?", text.strip().lower())
     amount = int(float(found[1]) * 1024 ** " kmgt".index(found[2] or " ")) if found else 0
     if amount == 0:
-        raise Ldr2hdrError(f"{shown} {_short(text)}: not an amount of memory; write it like 6G or 512M.")
+        raise Ldr2hdrError(f"{shown} {brief(text)}: not an amount of memory; write it like 6G or 512M.")
     return amount
+
+
+def name_pattern(value: Any, shown: str) -> None:
+    """Checks a pattern of names: {stem} and {frame}, with a width such as {frame:04d}. Raises Ldr2hdrError."""
+    text, found = str(value), set()
+    try:
+        for literal, name, spec, conversion in string.Formatter().parse(text):
+            if not literal.isprintable() or set(literal) & set('/\\:*?"<>|'):
+                raise Ldr2hdrError(f"{shown} {brief(text)}: a name, and no path; the directory is that of -o.")
+            if name is not None:
+                allowed = r"(0?[1-9]?d?)" if name == "frame" else ""
+                if name not in ("stem", "frame") or conversion or not re.fullmatch(allowed, spec or ""):
+                    raise ValueError(name)
+                found.add(name)
+    except ValueError:
+        raise Ldr2hdrError(f"{shown} {brief(text)}: write it like {{stem}}.{{frame:04d}}; there is no other.") from None
+    if not found or text.startswith("."):
+        raise Ldr2hdrError(f"{shown} {brief(text)}: write it like {{stem}}.{{frame:04d}}, with one of them at least.")
 
 
 def read_with(check: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
@@ -92,7 +111,7 @@ def read_with(check: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
     return read
 
 
-def _short(text: Any) -> str:
+def brief(text: Any) -> str:
     text = str(text)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
@@ -143,9 +162,10 @@ class ConvertOptions(Options):
     method: Literal["network", "clip", "landis2002", "akyuz2007", "banterle2006", "rempel2007", "kovaleski2014"] = (
         setting("network", "The network, or a classical operator.", panel="Reconstruction", decides=True)
     )
-    transfer: Literal["gamma", "srgb", "bt709"] = setting(
-        "gamma",
-        "How the source is linearised: T^gamma of the paper, or a standard's curve.",
+    transfer: Literal["auto", "gamma", "srgb", "bt709", "bt1886", "linear"] = setting(
+        "auto",
+        "How the source is linearised: auto: as each file says of itself; a standard's curve; gamma: T^gamma of the "
+        "paper, which is not labelled as scene-linear.",
         panel="Reconstruction",
         decides=True,
     )
@@ -192,7 +212,42 @@ class ConvertOptions(Options):
         decides=True,
     )
 
+    name: str | None = setting(
+        None,
+        'Names of the results, e.g. "{stem}.{frame:04d}"; without it, photo.exr and clip/clip.000001.exr.',
+        panel="Output",
+        metavar="PATTERN",
+        read=read_with(name_pattern),
+    )
     format: Literal["exr", "hdr"] = setting("exr", "OpenEXR, or Radiance.", panel="Output", decides=True)
+    colorspace: Literal["source", "rec709", "rec2020", "acescg", "aces2065-1", "p3-d65"] = setting(
+        "source",
+        "Primaries of the results: those of each source, or converted; aces2065-1: an ACES container, uncompressed.",
+        panel="Output",
+        decides=True,
+    )
+    ocio: str | None = setting(
+        None,
+        "An OpenColorIO configuration: a file, or ocio://default; with --ocio-space.",
+        panel="Output",
+        metavar="CONFIG",
+        decides=True,
+    )
+    ocio_space: str | None = setting(
+        None, "Colour space of --ocio that results are converted to.", panel="Output", metavar="NAME", decides=True
+    )
+    channel: Literal["none", "mask"] = setting(
+        "none",
+        "mask: how much of each pixel is made up, 1 - M of eq. 1, as the channel reconstructed.Y.",
+        panel="Output",
+        decides=True,
+    )
+    metadata: bool = setting(
+        True, "Write what the source says of camera, lens, time, place and owner.", panel="Output", decides=True
+    )
+    alpha: Literal["premultiplied", "straight"] = setting(
+        "premultiplied", "Colour times alpha, as readers of EXR expect, or untouched.", panel="Output", decides=True
+    )
     float_: bool = setting(False, "32-bit float instead of half.", panel="Output", decides=True)
     compression: Literal["zip", "zips", "piz", "pxr24", "b44", "dwaa", "dwab", "rle", "none"] = setting(
         "zip", "Of the EXR.", panel="Output", decides=True
@@ -262,6 +317,9 @@ class ConvertOptions(Options):
 class CommandOptions(ConvertOptions):
     """What only the command has besides: how a run is reported."""
 
+    list_: Path | None = setting(  # noqa: RUF009
+        None, "Inputs too: the names in this file, one a line; -: on stdin.", panel="Input", metavar="FILE"
+    )
     dry_run: bool = setting(False, "Print what would be written, and stop.", panel="Messages")
     quiet: bool = setting(False, "Print only failures.", panel="Messages", short="-q")
     json: bool = setting(False, "One JSON line an event on stdout.", panel="Messages")
@@ -283,7 +341,7 @@ def make_options(
         for key, value in read_yaml(config, "write one option a line, such as `tile: 512`").items():
             entry = known.get(key.replace("-", "_")) if isinstance(key, str) else None
             if entry is None:
-                raise Ldr2hdrError(f"{config} has no option {_short(repr(key))} to set; there are {', '.join(known)}.")
+                raise Ldr2hdrError(f"{config} has no option {brief(repr(key))} to set; there are {', '.join(known)}.")
             values[entry.name] = checked(entry.name, value, owner, f"{config}: {key}")
     hints = typing.get_type_hints(owner)
     for name, entry in known.items():

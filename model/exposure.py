@@ -13,7 +13,15 @@ import torch
 from model.codes import bands
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
-Transfer = Literal["gamma", "srgb", "bt709"]
+Transfer = Literal["gamma", "srgb", "bt709", "bt1886", "linear", "prophoto", "smpte240m"]
+
+_CURVES = {
+    "srgb": (1.055, 2.4, 12.92, 0.04045),  # IEC 61966-2-1
+    "bt709": (1.099, 1 / 0.45, 4.5, 0.081),  # ITU-R BT.709-6, item 1.2; also BT.601 and BT.2020 of 10 bits
+    "smpte240m": (1.1115, 1 / 0.45, 4.0, 0.0912),  # SMPTE 240M
+    "prophoto": (1.0, 1.8, 16.0, 1 / 32),  # ROMM RGB, ISO 22028-2
+}
+"""Curves with a linear toe: α, γ, the toe's slope, and the code where it ends. V = α·L^(1/γ) − (α − 1) above it."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +30,9 @@ class Encoding:
 
     transfer: Transfer = "gamma"
     gamma: float = 2.0
+
+    def __str__(self) -> str:
+        return f"gamma{self.gamma:.5g}" if self.transfer == "gamma" else self.transfer
 
 
 def exposure_mask(ldr: Array, threshold: float = 0.96) -> Array:
@@ -55,26 +66,29 @@ def _highest_exposed(threshold: float) -> float:
 def linearise(ldr: Array, transfer: Transfer = "gamma", gamma: float = 2.0) -> Array:
     """Display-encoded [0, 1] to linear [0, 1].
 
-    "gamma": T^γ, eq. 1. "srgb": IEC 61966-2-1. "bt709": the inverse of ITU-R BT.709-6, item 1.2.
+    "gamma": T^γ, eq. 1. "bt1886": the display of ITU-R BT.1886 with a black of 0, T^2.4. "linear": as they are.
+    The others: the inverse of the curves in `_CURVES`, which are the cameras' and the files'.
     """
-    if transfer == "gamma":
-        return ldr**gamma
-    if transfer == "srgb":
-        return _where(ldr <= 0.04045, ldr / 12.92, ((ldr + 0.055) / 1.055) ** 2.4)
-    if transfer == "bt709":
-        return _where(ldr < 0.081, ldr / 4.5, ((ldr + 0.099) / 1.099) ** (1 / 0.45))
-    raise ValueError(f"transfer must be gamma, srgb or bt709, not {transfer!r}")
+    if (power := _power(transfer, gamma)) is not None:
+        return ldr**power
+    alpha, power, slope, end = _CURVES[transfer]
+    return _where(ldr <= end, ldr / slope, ((ldr + (alpha - 1)) / alpha) ** power)
 
 
 def encode(linear: Array, transfer: Transfer = "gamma", gamma: float = 2.0) -> Array:
     """The inverse of `linearise`: linear values ≥ 0 to display-encoded; values above 1 go on along the curve."""
-    if transfer == "gamma":
-        return linear ** (1 / gamma)
-    if transfer == "srgb":
-        return _where(linear <= 0.04045 / 12.92, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
-    if transfer == "bt709":
-        return _where(linear < 0.018, linear * 4.5, 1.099 * linear**0.45 - 0.099)
-    raise ValueError(f"transfer must be gamma, srgb or bt709, not {transfer!r}")
+    if (power := _power(transfer, gamma)) is not None:
+        return linear ** (1 / power)
+    alpha, power, slope, end = _CURVES[transfer]
+    return _where(linear <= end / slope, linear * slope, alpha * linear ** (1 / power) - (alpha - 1))
+
+
+def _power(transfer: Transfer, gamma: float) -> float | None:
+    """Of a transfer that is one power; None where it has a toe. Raises ValueError for an unknown one."""
+    powers = {"gamma": gamma, "bt1886": 2.4, "linear": 1.0}
+    if transfer not in powers and transfer not in _CURVES:
+        raise ValueError(f"transfer must be one of {', '.join([*powers, *_CURVES])}, not {transfer!r}")
+    return powers.get(transfer)
 
 
 def compose_hdr(

@@ -17,10 +17,17 @@ from ldr2hdr_cli.convert.events import Message, Started
 from ldr2hdr_cli.memory import keep_freed_memory
 from ldr2hdr_cli.options import CommandOptions
 from model import __version__
+from model.errors import Ldr2hdrError
 
 
 def convert(inputs: Sequence[str], output: Path, options: CommandOptions, debug: bool = False) -> int:
-    """Run it. Returns the exit status: 0 all done, 1 some failed, 130 or 143 interrupted."""
+    """Run it. Returns the exit status: 0 all done, 1 some failed, 130 or 143 interrupted.
+
+    inputs: as for `run.convert`; "-" stands for the names that stdin lists.
+    """
+    inputs = [name for word in inputs for name in (listed("-") if word == "-" else [word])]
+    if options.list_ is not None:
+        inputs += listed(str(options.list_))
     stop = threading.Event()
     with Display(options.quiet, options.json, options.log_file, debug) as display, _signals(stop) as caught:
         display.log(f"ldr2hdr {__version__}: {_command()}")
@@ -43,6 +50,32 @@ def convert(inputs: Sequence[str], output: Path, options: CommandOptions, debug:
             display.say(f"Interrupted; what is finished stays. To go on: {again}")
             return 128 + caught[0]
         return 1 if display.failures else 0
+
+
+def listed(source: str) -> list[str]:
+    """The names in a file, or of stdin for "-": one a line, or ended by NUL as `find -print0` does.
+
+    Raises Ldr2hdrError for a file that cannot be read, or holds no name.
+    """
+    shown = "the list on stdin" if source == "-" else f"--list {source}"
+    try:
+        if source == "-":
+            data = sys.stdin.buffer.read(_LONGEST_LIST + 1)
+        else:
+            with Path(source).open("rb") as file:
+                data = file.read(_LONGEST_LIST + 1)
+    except OSError as error:
+        raise Ldr2hdrError(f"{shown} cannot be read ({error.strerror}); give a file with one name a line.") from None
+    if len(data) > _LONGEST_LIST:
+        raise Ldr2hdrError(f"{shown} has more than {_LONGEST_LIST} bytes: is it a list of names? Give it in parts.")
+    lines = data.split(b"\0") if b"\0" in data else [line.removesuffix(b"\r") for line in data.split(b"\n")]
+    names = [os.fsdecode(line) for line in lines if line]
+    if not names:
+        raise Ldr2hdrError(f"{shown} is empty; write one name a line.")
+    return names
+
+
+_LONGEST_LIST = 2**26  # bytes
 
 
 @contextmanager
@@ -95,7 +128,7 @@ def _dry_run(inputs: Sequence[str], output: Path, options: CommandOptions, displ
 
 
 def _target(item: job.Item) -> Path:
-    return item.output(0) if item.input.kind == "still" else item.folder / f"{item.stem}.######{item.suffix}"
+    return item.output(0) if item.input.kind == "still" else item.pattern()
 
 
 def _command(without: str = "") -> str:

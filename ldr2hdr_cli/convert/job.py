@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import string
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -82,45 +83,76 @@ class Item:
     suffix: str
     start_number: int = 1
     keeps_suffix: bool = False  # that of the source too, because another would have the same name
+    name: str = ""  # of --name; empty: what is usual
 
     def output(self, index: int) -> Path:
         """OUT/photo.exr for a still; OUT/clip/clip.000001.exr for frame 0 of a clip."""
-        if self.input.kind == "still":
-            return self.folder / f"{self.stem}{self.suffix}"
-        return self.folder / f"{self.stem}.{self.start_number + index:06d}{self.suffix}"
+        number = (self.input.number or 0) if self.input.kind == "still" else self.start_number + index
+        return self.folder / f"{self._filled(lambda width: f'{number:0{width}}')}{self.suffix}"
+
+    def pattern(self) -> Path:
+        """As `output`, with ###### for the number of a frame."""
+        return self.folder / f"{self._filled(lambda width: '#' * width)}{self.suffix}"
+
+    def frames(self) -> re.Pattern[str]:
+        """Names that the frames of a clip may have, without their suffix."""
+        return re.compile(self._filled(lambda width: rf"[0-9]{{{width},}}", re.escape), re.IGNORECASE | re.DOTALL)
+
+    def _filled(self, frame: Callable[[int], str], literal: Callable[[str], str] = str) -> str:
+        usual = "{stem}" if self.input.kind == "still" else "{stem}.{frame:06d}"
+        found = ""
+        for text, field_name, spec, _ in string.Formatter().parse(self.name or usual):
+            found += literal(text)
+            if field_name:
+                found += literal(self.stem) if field_name == "stem" else frame(int((spec or "").rstrip("d") or 1))
+        return found
 
 
-def plan(inputs: Sequence[Input], out: Path, suffix: str, start_number: int = 1) -> list[Item]:
+def plan(inputs: Sequence[Input], out: Path, suffix: str, start_number: int = 1, name: str = "") -> list[Item]:
     """Every input with its outputs, but for what is itself such an output, where sources and results share a place.
 
     Where two would write one file, their names keep the suffixes of the sources: a.jpg.exr and a.webp.exr. Raises
-    Ldr2hdrError where those too are the same.
+    Ldr2hdrError where those too are the same, and where `name`, of --name, asks for a number that there is not.
     """
-    sources = _without_results(inputs, out)
+    sources = _without_results(inputs, out, name)
+    for source in sources if name else ():
+        _check_name(source, name)
     kept: set[int] = set()
     while True:
-        items = [
-            _item(source, out, suffix, start_number, keeps_suffix=index in kept) for index, source in enumerate(sources)
-        ]
+        items = [_item(source, out, suffix, start_number, index in kept, name) for index, source in enumerate(sources)]
         clashes = _clashes(items)
         if not clashes:
             return items
         for clash in clashes:
             left = [index for index in clash if index not in kept and _may_keep(sources[index], out)]
             if not left:
-                one, other = (items[index] for index in clash[:2])
+                first, other = (items[index] for index in clash[:2])
                 raise Ldr2hdrError(
-                    f"{one.input.path} and {other.input.path} would both write {other.output(0)}: rename one, or "
+                    f"{first.input.path} and {other.input.path} would both write {other.output(0)}: rename one, or "
                     "convert them into two directories."
                 )
             # A picture makes way for a clip, of which it would write one frame.
             kept.update([index for index in left if sources[index].kind == "still"] or left)
 
 
-def _item(source: Input, out: Path, suffix: str, start_number: int, keeps_suffix: bool) -> Item:
+def _check_name(source: Input, name: str) -> None:
+    is_still, has_frame = source.kind == "still", "{frame" in name
+    if not is_still and not has_frame:
+        raise Ldr2hdrError(f"--name {name} would give every frame of {source.path} the same name: put {{frame}} in.")
+    if is_still and has_frame and source.number is None:
+        raise Ldr2hdrError(
+            f"{source.path} has no frame number, which --name {name} asks for: convert it by itself, or give a "
+            "sequence such as plate.%04d.png."
+        )
+
+
+def _item(source: Input, out: Path, suffix: str, start_number: int, keeps_suffix: bool, name: str) -> Item:
     place = out / (_long(source) if keeps_suffix else source.relative)
     folder = place.parent if source.kind == "still" else place
-    return Item(source, folder, place.name, suffix, start_number, keeps_suffix)
+    stem = place.name
+    if name and source.sequence and not keeps_suffix:  # plate of plate.%04d.png
+        stem = re.split(r"[._ -]*(?:%0?[0-9]{0,3}d|#+)", source.sequence, maxsplit=1)[0] or stem
+    return Item(source, folder, stem, suffix, start_number, keeps_suffix, name)
 
 
 def _long(source: Input) -> PurePath:
@@ -136,32 +168,38 @@ def _may_keep(source: Input, out: Path) -> bool:
 def _clashes(items: Sequence[Item]) -> list[list[int]]:
     """Those that would write the same file, by their places in `items`."""
     # Case-folded: two names that differ in case are one file on macOS and Windows.
-    folders = {str(item.folder).casefold() for item in items if item.input.kind != "still"}
+    folders = {str(item.folder).casefold(): item.frames() for item in items if item.input.kind != "still"}
     found: dict[str, list[int]] = {}
     for index, item in enumerate(items):
         folder = str(item.folder).casefold()
-        # A picture clip/clip.000001.jpg would be written over frame 1 of clip.mp4.
-        is_frame = re.fullmatch(re.escape(item.folder.name) + r"\.\d{6,}", item.stem, re.IGNORECASE | re.DOTALL)
-        is_still = item.input.kind == "still" and not (is_frame and folder in folders)
+        is_still = item.input.kind == "still"
+        if is_still and folder in folders:
+            # A picture clip/clip.000001.jpg would be written over frame 1 of clip.mp4.
+            is_still = not folders[folder].fullmatch(item.output(0).name.removesuffix(item.suffix))
         found.setdefault(str(item.output(0)).casefold() if is_still else folder, []).append(index)
     return [clash for clash in found.values() if len(clash) > 1]
 
 
-def _without_results(inputs: Sequence[Input], out: Path) -> list[Input]:
+def _without_results(inputs: Sequence[Input], out: Path, name: str) -> list[Input]:
     """So that `convert photos -o photos` does the same the second time."""
-    files, folders = set(), set()
+    files: set[str] = set()
+    folders: dict[str, re.Pattern[str]] = {}
     for source in inputs:
         own = os.path.realpath(source.path)  # photo.exr beside photo.jpg does not make itself
-        for place in (os.path.realpath(out / relative) for relative in (source.relative, _long(source))):
+        for item in (_item(source, out, "", 1, keeps_suffix, name) for keeps_suffix in (False, True)):
             if source.kind == "still":
+                place = os.path.realpath(item.output(0))
                 files |= {place + suffix for suffix in _RESULTS} - {own}
             else:
-                folders.add(place)
+                folders[os.path.realpath(item.folder)] = item.frames()
 
     def is_result(one: Input) -> bool:
         path = Path(os.path.realpath(one.path))
-        frame = re.fullmatch(r"(.*)\.\d{6,}(\.exr|\.hdr|\.preview\.png)", path.name, re.DOTALL)
-        return str(path) in files or bool(frame and frame[1] == path.parent.name and str(path.parent) in folders)
+        if str(path) in files:
+            return True
+        suffix = next((suffix for suffix in _RESULTS if path.name.endswith(suffix)), None)
+        frames = folders.get(str(path.parent))
+        return bool(suffix and frames and frames.fullmatch(path.name.removesuffix(suffix)))
 
     return [one for one in inputs if not is_result(one)]
 
@@ -180,7 +218,7 @@ class Manifest:
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
     place: tuple[int, int] | None = None  # device and inode of the output directory
     _file: int | None = None
-    _spelt: set[str] = field(default_factory=set)
+    _spelt: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, out: Path) -> "Manifest":
@@ -199,7 +237,7 @@ class Manifest:
                 if "output" in entry:
                     manifest.entries[entry["output"]] = entry
                 else:
-                    manifest._spelt.add(entry["digest"])
+                    manifest._spelt[entry["digest"]] = dict(entry["settings"])
             except (ValueError, KeyError, TypeError, RecursionError):
                 continue
         return manifest
@@ -229,7 +267,7 @@ class Manifest:
             raise RunError(f"{self.path} cannot be written ({error.strerror}): make space or allow writing.") from error
         self.entries.pop(entry["output"], None)  # not asked for again: a long run's memory stays flat
         if settings is not None:
-            self._spelt.add(settings.digest())
+            self._spelt[settings.digest()] = dict(settings.values)
 
     def check_place(self) -> None:
         """Raises RunError when the output directory is no longer the one that was locked: removed, or unmounted.
@@ -276,6 +314,16 @@ class Manifest:
             return modified == entry["modified"] or source_sha256(source, size, modified) == entry["source_sha256"]
         except (OSError, KeyError):
             return False
+
+    def other_settings(self, output: Path, settings: Settings) -> str:
+        """What was otherwise when `output` was made, "transfer gamma, now auto"; empty where nothing was."""
+        entry = self.entries.get(self.name(output))
+        if entry is None or entry.get("settings") == settings.digest():
+            return ""
+        old, new = self._spelt.get(entry.get("settings", ""), {}), settings.values
+        changed = [name for name in new if old.get(name) != new[name]]
+        shown = [f"{name} {str(old[name])[:12]}, now {str(new[name])[:12]}" for name in changed if name in old]
+        return "; ".join(shown) or "settings of another version"
 
     def verified(self, output: Path, source: Path) -> bool:
         """Whether a recorded output, and its source where that has a checksum, still have every byte."""

@@ -43,7 +43,7 @@ def reconstructors(options: ConvertOptions, notify: Callable[[str], None] | None
                 memory=memory_bytes(options.memory),
                 host_memory=machine_memory(),
                 gamma=options.gamma,
-                transfer=options.transfer,
+                transfer="srgb" if options.transfer == "auto" else options.transfer,  # of a picture that says nothing
                 working_size=working_size,
                 threshold=options.threshold,
                 notify=notify,

@@ -272,7 +272,7 @@ class _Encoder:
             work.output.parent.mkdir(parents=True, exist_ok=True)
             clamped = self.write(work, result)
             if self.verify and work.output.suffix == ".exr":
-                read_planes(work.output, max_values=4 * work.frame.size)
+                read_planes(work.output, max_values=5 * work.frame.size)
             entry = _entry(work, self.verify)
         except Ldr2hdrError as error:
             return _failed(work, str(error), ends_run=_hopeless(error))

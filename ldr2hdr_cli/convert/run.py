@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 from ldr2hdr_cli.convert import job, pipeline
 from ldr2hdr_cli.convert.events import Event, Note, Started
-from ldr2hdr_cli.convert.rendering import rendering_of
+from ldr2hdr_cli.convert.rendering import assumptions, labels, rendering_of
 from ldr2hdr_cli.convert.worklist import Options, Work
 from ldr2hdr_cli.media.decode import hardware
 from ldr2hdr_cli.media.exr import frame_attributes, write_exr
+from ldr2hdr_cli.media.ocio import Space
+from ldr2hdr_cli.media.ocio import load as load_space
 from ldr2hdr_cli.media.preview import preview_strip, write_preview
 from ldr2hdr_cli.media.radiance import write_radiance
 from ldr2hdr_cli.media.source_info import SourceInfo
@@ -24,6 +26,8 @@ from model import __version__
 from model.errors import Ldr2hdrError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from model.rendering import Rendered, Rendering, Result
 
 Inputs = str | os.PathLike | Sequence[str | os.PathLike]
@@ -56,6 +60,7 @@ def convert(
 
 def plan(inputs: Inputs, output: Path, options: ConvertOptions) -> tuple[list[job.Item], job.Selection]:
     """Every input with its outputs, and the frames that are asked for. Raises Ldr2hdrError."""
+    _check(options)
     words = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
     found = find_inputs([os.fspath(word) for word in words], recursive=options.recursive)
     first, last = parse_frames(options.frames) if options.frames else (None, None)
@@ -64,7 +69,27 @@ def plan(inputs: Inputs, output: Path, options: ConvertOptions) -> tuple[list[jo
         selection.indices()  # a range that cannot be is misuse, not a failed clip
     if options.fps and not any(one.sequence for one in found):
         raise Ldr2hdrError("--fps is for numbered sequences such as plate.%04d.png, but none is given: leave it out.")
-    return job.plan(found, output, f".{options.format}", options.start_number), selection
+    return job.plan(found, output, f".{options.format}", options.start_number, options.name or ""), selection
+
+
+def _check(options: ConvertOptions) -> None:
+    """Options that exclude each other. Raises Ldr2hdrError."""
+    if bool(options.ocio) != bool(options.ocio_space):
+        raise Ldr2hdrError("--ocio and --ocio-space go together: a configuration, and the name of a space in it.")
+    if options.ocio and options.colorspace != "source":
+        raise Ldr2hdrError(f"--ocio and --colorspace {options.colorspace} both say the colour space: omit one.")
+    if options.format == "hdr" and options.channel != "none":
+        raise Ldr2hdrError(f"--channel {options.channel}: Radiance has no such channel; omit --format hdr.")
+    others = {
+        "--float": options.float_,
+        "--format hdr": options.format == "hdr",
+        "--channel": options.channel != "none",
+    }
+    if options.colorspace == "aces2065-1" and (given := next((name for name, on in others.items() if on), None)):
+        raise Ldr2hdrError(
+            f"--colorspace aces2065-1 writes ACES containers (SMPTE ST 2065-4), OpenEXR with R, G, B and A in half "
+            f"float: omit {given}, or choose acescg."
+        )
 
 
 def shared_names(items: Sequence[job.Item]) -> Iterator[Note]:
@@ -84,7 +109,8 @@ def _run(
     decoder, excuse = hardware(options.hwaccel)
     if excuse:
         messages.put(excuse)
-    operator, settings = _operator(options, is_filtered, decoder, messages.put)
+    space = load_space(options.ocio, options.ocio_space) if options.ocio and options.ocio_space else None
+    operator, settings = _operator(options, is_filtered, decoder, space, messages.put)
     how = Options(
         selection,
         options.deinterlace,
@@ -96,10 +122,12 @@ def _run(
         max_frames=options.max_frames,
         fps=frame_rate(options.fps),
         is_filtered=is_filtered,
+        assumptions=lambda info: assumptions(info, options),
         stop=stop,
     )
     manifest = job.Manifest.read(out)
-    events = pipeline.run(items, operator, _writer(options, settings), manifest, settings, how, messages)
+    write = _writer(options, settings, space)
+    events = pipeline.run(items, operator, write, manifest, settings, how, messages)
     try:
         yield Started(len(items))
         for event in events:  # noqa: UP028 - `yield from` would close the pipeline with this iterator
@@ -115,12 +143,14 @@ def _run(
 
 
 def _operator(
-    options: ConvertOptions, is_filtered: bool, decoder: str, notify: Callable[[str], None]
+    options: ConvertOptions, is_filtered: bool, decoder: str, space: Space | None, notify: Callable[[str], None]
 ) -> tuple[pipeline.Operator, job.Settings]:
     """The operator that was asked for, and the settings that decide the bytes. decoder: the hardware that is used."""
     decided = {**options.deciding(), "temporal": _temporal(options) if is_filtered else "off", "version": __version__}
     decided["hwaccel"] = decoder
-    half = options.format == "exr" and not options.float_
+    if space is not None:
+        decided["ocio"] = space.identity
+    half = options.format == "exr" and not options.float_ and space is None
     rendering = partial(rendering_of, options=options)
     if options.method != "network":
         return _Classical(options, rendering, half), job.Settings({**decided, **_NO_NETWORK})
@@ -190,24 +220,29 @@ def _temporal(options: ConvertOptions) -> str:
     return f"{options.temporal}, every {options.every} of {options.frames or 'all'}"
 
 
-def _writer(options: ConvertOptions, settings: job.Settings) -> Callable[[Work, "Result"], int]:
-    """How one frame is written; the preview first, so that a picture that stands there finished has one."""
+def _writer(options: ConvertOptions, settings: job.Settings, space: Space | None) -> Callable[[Work, "Result"], int]:
+    """How one frame is written; the preview first, so that a picture that stands there finished has one.
+
+    space: of `--ocio`.
+    """
     strings = settings.as_strings()
 
     def write(work: Work, result: "Result") -> int:
-        hdr = result.pixels
+        info, hdr = work.info, result.pixels
         if options.preview:
+            encoding = rendering_of(info, options).encoding
             strip = preview_strip(
                 work.frame.pixels,
                 hdr.astype("f4"),
                 curve=options.preview_curve,
-                transfer=options.transfer,
-                gamma=options.gamma,
+                transfer=encoding.transfer,
+                gamma=encoding.gamma,
             )
             write_preview(work.output.with_suffix(".preview.png"), strip)
-        info = work.info
+        hdr = hdr if space is None else space.from_aces(hdr)
         attributes = frame_attributes(
-            chromaticities=info.chromaticities,
+            labels=labels(info, options, space),
+            metadata=info.metadata if options.metadata else {},
             frame_rate=Fraction(info.frame_rate) if info.frame_rate else None,
             timecode=work.frame.timecode,
             pixel_aspect=info.pixel_aspect,
@@ -220,15 +255,25 @@ def _writer(options: ConvertOptions, settings: job.Settings) -> Callable[[Work, 
         if options.format == "hdr":
             write_radiance(work.output, hdr, attributes)
             return 0
-        write_exr(
+        return result.clamped + write_exr(
             work.output,
             hdr,
             work.frame.alpha,
             attributes,
             half=not options.float_,
-            compression=options.compression,
+            compression="none" if options.colorspace == "aces2065-1" else options.compression,
+            premultiply=options.alpha == "premultiplied",
+            made_up=_made_up(work, settings) if options.channel == "mask" else None,
             dwa_level=options.dwa_level,
         )
-        return result.clamped
 
     return write
+
+
+def _made_up(work: Work, settings: job.Settings) -> "np.ndarray":
+    """1 − M of eq. 1, the largest of the channels: 0 where a pixel is the source's, 1 where it is all made up."""
+    from ldr2hdr_cli.convert.operators import THRESHOLD
+    from model.exposure import exposure_mask
+
+    threshold = settings.values["threshold"] or THRESHOLD
+    return 1 - exposure_mask(work.frame.pixels, threshold).min(axis=2)

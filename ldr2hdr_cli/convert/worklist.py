@@ -62,6 +62,7 @@ class Options:
     max_frames: int = 2**20
     fps: Fraction | None = None  # numbered sequences are clips
     is_filtered: bool = False  # the frames of a clip depend on those before
+    assumptions: Callable[[SourceInfo], Sequence[str]] = lambda _info: ()  # sentences on the colour of a source
     pixels: int = 48 * 2**20  # in hand at a time, 24 bytes each
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -123,15 +124,37 @@ class _Record:
     manifest: Manifest
     settings: Settings
     options: Options
+    said: set[tuple[Path, str]] = field(default_factory=set)  # once for a sequence or a folder
+
+    def notes(self, item: Item, info: SourceInfo) -> Iterator[Note]:
+        """What a source leaves open, and what is done then: once for all pictures of a sequence."""
+        sequence = _sequence(item)
+        for note in info.notes:
+            yield Note(item, f"{item.input.path}: {note}")
+        for note in self.options.assumptions(info):
+            if sequence is None or (sequence, note) not in self.said:
+                yield Note(item, f"{sequence or item.input.path}: {note}")
+            if sequence is not None:
+                self.said.add((sequence, note))
 
     def of(self, item: Item, index: int = 0, basis: str = "") -> Skipped | Note | None:
         """Skipped where the output of this frame is finished; a Note where it was, and has rotted."""
         output, source = item.output(index), item.input.path
-        if self.options.overwrite or not self.manifest.recorded(output, source, self.settings, basis):
+        if self.options.overwrite:
             return None
+        if not self.manifest.recorded(output, source, self.settings, basis):
+            return self._why(item, output)
         if not self.options.verify or self.manifest.verified(output, source):
             return Skipped(item, output)
         return Note(item, f"{output} or its source no longer has the checksum it had; it is made again.")
+
+    def _why(self, item: Item, output: Path) -> Note | None:
+        """Once for all files that have the same reason: they are made again, since other settings make other bytes."""
+        why = self.manifest.other_settings(output, self.settings)
+        if not why or (output.parent, why) in self.said:
+            return None
+        self.said.add((output.parent, why))
+        return Note(item, f"{output} was made with {why}: this and others like it are made again.")
 
 
 @dataclass
@@ -206,8 +229,7 @@ def _pictures(clip: Path | None, members: Sequence[tuple[Item, bool]], record: _
             stamp = _stamp(item)
             if (yield from walk.step(item, 0, number, basis(number))):
                 work = read(number)
-                for note in work.info.notes:
-                    yield Note(item, f"{item.input.path}: {note}")
+                yield from record.notes(item, work.info)
                 yield work
         except Exception as error:  # one damaged file must not end a night's work, whatever a decoder makes of it
             given[number] = None
@@ -237,8 +259,7 @@ def _frames(item: Item, stamp: Stamp, record: _Record) -> Iterator[Found]:
     phase = begin % every
     if (info.frame_count or 0) > options.max_frames:
         raise _too_long(path, options.max_frames)
-    for note in info.notes:
-        yield Note(item, f"{path}: {note}")
+    yield from record.notes(item, info)
     # What is finished at the front of the clip need not be decoded again. Where the clip ends is left to the decoder,
     # because containers promise more frames than there are, or fewer.
     first = begin

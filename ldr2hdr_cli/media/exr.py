@@ -15,13 +15,15 @@ from typing import Any, BinaryIO
 import numpy as np
 import OpenEXR
 
-from ldr2hdr_cli.media.colour import color_interop_id
 from model import __version__
 from model.atomic import write_atomically
 from model.errors import Ldr2hdrError
 
 SOFTWARE = f"ldr2hdr {__version__}"
 PREFIX = "ldr2hdr/"
+# A layer of its own, and Y, a single value by OpenEXR's conventions. Not A: where a file has no other A, OpenImageIO
+# takes that of any layer for the alpha of R, G and B, and divides by it.
+MADE_UP = "reconstructed.Y"
 HALF_MAX = 65504.0  # largest finite IEEE 754 binary16
 MAX_VALUES = 2**30  # that are read of one file: 2^28 pixels with R, G, B and A
 _COMPRESSION = {
@@ -47,12 +49,15 @@ def write_exr(
     half: bool = True,
     compression: str = "zip",
     dwa_level: float = 45.0,
+    premultiply: bool = True,
+    made_up: np.ndarray | None = None,
 ) -> int:
     """Write one scanline EXR with the channels R, G, B and, with `alpha`, A; atomically.
 
-    pixels: H×W×3 float32, or float16 with `half`, linear, LDR white = 1.0. alpha: H×W float32 in [0, 1] or None.
-    It is straight, as in the source, and multiplied into nothing, which the attribute `ldr2hdr/alpha` says, because
-    EXR's convention is associated alpha (OpenEXR, "Technical Introduction", RGB and alpha).
+    pixels: H×W×3 float32, or float16 with `half`, linear, LDR white = 1.0, not multiplied by alpha. alpha: H×W float32
+    in [0, 1] or None. premultiply: write colour times alpha, the convention of EXR (OpenEXR, "Technical Introduction",
+    RGB and alpha); the attribute `ldr2hdr/alpha` says which. made_up: H×W float32, 1 − M of eq. 1, as the channel
+    MADE_UP.
     attributes: header entries as OpenEXR's Python types, see `frame_attributes`.
     half: 16-bit float channels, values beyond ±65504 clamped; otherwise 32-bit, nothing clamped.
     dwa_level: the loss that dwaa and dwab accept, 45 as in OpenEXR; larger is smaller and worse.
@@ -62,11 +67,15 @@ def write_exr(
     """
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
         raise ValueError(f"pixels must be H×W×3, not {pixels.shape}")
-    if alpha is not None and alpha.shape != pixels.shape[:2]:
-        raise ValueError(f"alpha must be {pixels.shape[:2]}, not {alpha.shape}")
+    for name, plane in (("alpha", alpha), ("made_up", made_up)):
+        if plane is not None and plane.shape != pixels.shape[:2]:
+            raise ValueError(f"{name} must be {pixels.shape[:2]}, not {plane.shape}")
     if compression not in COMPRESSIONS:
         raise ValueError(f"compression must be one of {', '.join(COMPRESSIONS)}, not {compression!r}")
     header: dict[str, Any] = {"software": SOFTWARE, **attributes}
+    if alpha is not None:
+        header[PREFIX + "alpha"] = "premultiplied" if premultiply else "straight"
+        pixels = pixels * alpha[..., None] if premultiply else pixels
     header["type"] = OpenEXR.scanlineimage
     header["compression"] = _COMPRESSION[compression]
     if compression in ("dwaa", "dwab"):
@@ -77,8 +86,9 @@ def write_exr(
     if alpha is None:
         channels = {"RGB": np.ascontiguousarray(pixels)}
     else:
-        header[PREFIX + "alpha"] = "straight"
         channels = {"RGBA": np.dstack((pixels, alpha.astype(pixels.dtype)))}
+    if made_up is not None:
+        channels[MADE_UP] = np.ascontiguousarray(made_up, dtype=pixels.dtype)
     # In memory first: OpenEXR's own file writer loses the error of its last flush on a full disk.
     encoded = io.BytesIO()
     OpenEXR.File(header, channels).write(encoded)
@@ -171,7 +181,7 @@ def parse_timecode(text: str) -> OpenEXR.TimeCode | None:
 
 def frame_attributes(
     *,
-    chromaticities: tuple[float, ...],
+    labels: Mapping[str, Any],
     frame_rate: Fraction | None,
     timecode: str | None,
     pixel_aspect: float,
@@ -180,19 +190,23 @@ def frame_attributes(
     weights_sha256: str,
     settings: Mapping[str, str],
     seconds: float | None = None,
+    metadata: Mapping[str, str | float] = {},
 ) -> dict[str, Any]:
     """The header entries of one frame, ready for `write_exr`.
 
-    chromaticities: CIE xy of red, green, blue and white. frame_rate: frames a second, None for a still.
+    labels: `chromaticities`, CIE xy of red, green, blue and white, and what else says the colour. frame_rate: frames a
+    second, None for a still.
     timecode: of this frame, `HH:MM:SS:FF`, `;` before the frames for drop-frame; text that EXR's field cannot
     hold is kept as `ldr2hdr/timecode`. pixel_aspect: width by height of a pixel. source: the input; only its
     file name is kept. seconds: the frame's time stamp. settings: kept as one JSON object with sorted keys.
+    metadata: of the camera, see `media.metadata`.
 
     Standard names and types are those of OpenEXR's "Standard Attributes"; ours have the prefix `ldr2hdr/`.
     """
     attributes: dict[str, Any] = {
+        **metadata,
+        **labels,
         "software": SOFTWARE,
-        "chromaticities": tuple(float(value) for value in chromaticities),
         "pixelAspectRatio": float(pixel_aspect),
         PREFIX + "version": __version__,
         PREFIX + "weights": weights_sha256,
@@ -200,8 +214,6 @@ def frame_attributes(
         PREFIX + "source": os.fsencode(Path(source).name).decode("utf-8", "backslashreplace"),
         PREFIX + "settings": json.dumps(dict(settings), sort_keys=True, ensure_ascii=False),
     }
-    if (interop := color_interop_id(chromaticities)) is not None:
-        attributes["colorInteropID"] = interop
     if frame_rate is not None:
         attributes["framesPerSecond"] = Fraction(frame_rate).limit_denominator(100_000)
     if timecode is not None:

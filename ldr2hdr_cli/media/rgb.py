@@ -2,8 +2,10 @@
 
 import struct
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
+import av
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer, Type
 
@@ -75,13 +77,13 @@ def codes_of(frame: Any, coding: Coding) -> Codes:
     """What the frame's codes are, and how they mean R′G′B′: chroma brought to full resolution by swscale."""
     if _is_rgb(frame.format):
         return Codes(frame.reformat(format="rgb48le" if coding.bits > 8 else "rgb24").to_ndarray())
-    # Asked for the range it has, swscale only shifts: code · 2^(16 − bits).
+    # Asked for the range it has, swscale only shifts: code · 2^(16 − bits), but for some formats' luma in full range.
     side = 2 if coding.full_range else 1
     is_grey = _is_grey(frame.format)
     frame = frame.reformat(format="yuv444p16le", src_color_range=side, dst_color_range=side, interpolation="BICUBIC")
     if coding.full_range:
         scale = 1 / (65535 - 65535 % 2 ** (16 - coding.bits)) if coding.bits < 16 else 1 / 65535
-        luma, chroma, black = scale, scale, 0.0
+        luma, chroma, black = 1 / _white(frame.format.name), scale, 0.0
     else:
         luma, chroma, black = 1 / (219 * 256), 1 / (224 * 256), 16 * 256.0
     if is_grey:
@@ -105,6 +107,16 @@ def _planes(frame: Any, count: int) -> np.ndarray:
     for out, plane in zip(planes, frame.planes, strict=False):
         out[:] = np.frombuffer(plane, "<u2").reshape(plane.height, plane.line_size // 2)[:, : plane.width]
     return planes.transpose(1, 2, 0)
+
+
+@cache
+def _white(name: str) -> int:
+    """The 16-bit luma that swscale makes of white in full range: that of a shift, or 65535, by the format."""
+    white = np.full((16, 16, 3), (65535, 32768, 32768), np.uint16)
+    frame = av.VideoFrame.from_ndarray(white, format="yuv444p16le")
+    for there in (name, "yuv444p16le"):
+        frame = frame.reformat(format=there, src_color_range=_FULL, dst_color_range=_FULL, interpolation="BICUBIC")
+    return int(frame.to_ndarray()[8, 8, 0])
 
 
 def _is_rgb(form: Any) -> bool:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ldr2hdr_cli.media.colour import REC709
+from ldr2hdr_cli.media.colour import REC709, SRGB_CURVE
+from model.exposure import Encoding
 
 if TYPE_CHECKING:
     from model.codes import Codes
@@ -22,7 +24,9 @@ class SourceInfo:
     """What is known of a source before its pixels are read.
 
     width, height: as displayed, orientation applied. pixel_aspect: width of a pixel over its height. timecode: of the
-    first frame, "01:00:00:00", or "01:00:00;02" where frames are dropped. notes: what had to be assumed, as sentences.
+    first frame, "01:00:00:00", or "01:00:00;02" where frames are dropped. notes: what is unusual, as sentences.
+    primaries, transfer: by their names. encoding: what `transfer` means, and `--transfer auto` takes. assumed: which of
+    "primaries" and "transfer" the file does not name. metadata: camera, time, place, owner, see `media.metadata`.
     """
 
     path: Path
@@ -43,6 +47,9 @@ class SourceInfo:
     matrix: str = ""
     full_range: bool | None = None
     transfer: str = ""
+    encoding: Encoding = SRGB_CURVE
+    assumed: tuple[str, ...] = ()
+    metadata: Mapping[str, str | float] = field(default_factory=dict)
 
 
 class Frame:

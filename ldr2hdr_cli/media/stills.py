@@ -3,43 +3,30 @@
 What only some stills need (tifffile, imagecodecs, OpenCV, LittleCMS) is imported where it is used.
 """
 
-import io
 import logging
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from ldr2hdr_cli.media.colour import ADOBE_RGB, P3D65, REC709
+from ldr2hdr_cli.media.colour import ADOBE_RGB, PRIMARIES, TRANSFERS
+from ldr2hdr_cli.media.icc import KNOWN, SRGB, Space, deep_to_srgb, space_of, to_srgb
 from ldr2hdr_cli.media.limits import MAX_PIXELS, check_size
+from ldr2hdr_cli.media.metadata import of_still
 from ldr2hdr_cli.media.source_info import Frame, SourceInfo
 from model.codes import Codes
 from model.errors import Ldr2hdrError
-from model.exposure import encode
+from model.exposure import Encoding
 
 HDR_SUFFIXES = {".exr", ".hdr", ".pic", ".rgbe", ".pfm"}
 _HDR_TRANSFER = {16: "PQ (SMPTE ST 2084)", 18: "HLG (ARIB STD-B67)"}
-_KEPT = {"p3d65": (P3D65, "srgb"), "adobergb": (ADOBE_RGB, "gamma2.2"), "bt709": (REC709, "srgb")}
-_XY_TOLERANCE = 0.004  # profiles round their primaries
 _TILE = 2**20  # pixels that a tile may always have, however few --max-pixels allows
-# Linear Bradford adaptation from D65 to D50 (ICC.1:2022, annex E), as profiles store their primaries.
-_TO_D50 = np.array(
-    [[1.0478112, 0.0228866, -0.0501270], [0.0295424, 0.9904844, -0.0170491], [-0.0092345, 0.0150436, 0.7521316]]
-)
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds wrong is said once, by our own sentence
 Image.MAX_IMAGE_PIXELS = None  # `max_pixels` is checked here, in one place, before anything is decoded
-
-
-@dataclass(frozen=True)
-class _Colour:
-    """The space of the pixels, and whether they must be converted to sRGB first."""
-
-    name: str = "bt709"
-    convert: bool = False
 
 
 def probe_still(path: Path, max_pixels: int = MAX_PIXELS) -> SourceInfo:
@@ -55,9 +42,10 @@ def probe_still(path: Path, max_pixels: int = MAX_PIXELS) -> SourceInfo:
 def read_still(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[SourceInfo, Frame]:
     """A still and its pixels. max_pixels: refuse more than this, before decoding.
 
-    EXIF orientation is applied. ICC profiles are converted to sRGB, except Display P3 and Adobe RGB: their pixels are
-    kept, and their primaries are in the SourceInfo. CMYK and grey become RGB. 16-bit PNG and TIFF keep their depth.
-    Alpha is straight and untouched. Raises Ldr2hdrError for what cannot be read whole, and for HDR.
+    EXIF orientation is applied. The pixels stay in the space of the file, whose primaries and curve are in the
+    SourceInfo; only where an ICC profile has tables, or is for inks, they are converted to sRGB. CMYK and grey become
+    RGB. 16-bit PNG and TIFF keep their depth. Alpha is straight and untouched. Raises Ldr2hdrError for what cannot be
+    read whole, and for HDR.
     """
     with _reading(path):
         _refuse_hdr(path)
@@ -66,7 +54,7 @@ def read_still(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[SourceInfo, Fr
         with _opened(path, max_pixels) as image:
             info = _source_info(path, image)
             image.load()
-            return info, _frame(image)
+            return info, _frame(path, image)
 
 
 class _reading:
@@ -95,20 +83,75 @@ class _reading:
 
 
 def _refuse_hdr(path: Path) -> None:
-    with path.open("rb") as file:
-        start = file.read(1 << 20)
+    start = _start(path)
     radiance = start.startswith((b"#?RADIANCE", b"#?RGBE"))
     if start.startswith(b"\x76\x2f\x31\x01") or radiance or path.suffix.lower() in HDR_SUFFIXES:
         raise Ldr2hdrError(f"{path} is HDR already: nothing in it is clipped that could be reconstructed.")
-    transfer = None
-    if start.startswith(b"\x89PNG") and (at := start.find(b"cICP")) > 0:
-        transfer = start[at + 5]
-    elif b"ftyp" in start[:16] and (at := start.find(b"colrnclx")) > 0:
-        transfer = int.from_bytes(start[at + 10 : at + 12], "big")
+    _, transfer = _code_points(start)
     if transfer in _HDR_TRANSFER:
         raise Ldr2hdrError(
             f"{path} is HDR already: its transfer is {_HDR_TRANSFER[transfer]}; convert it with a colour-managed tool."
         )
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(1 << 20)
+
+
+def _code_points(start: bytes) -> tuple[int, int]:
+    """Primaries and transfer of ITU-T H.273 that a PNG, HEIF or AVIF names; 2 is "unspecified"."""
+    if start.startswith(b"\x89PNG") and (at := start.find(b"cICP")) > 0:
+        return start[at + 4], start[at + 5]
+    if b"ftyp" in start[:16] and (at := start.find(b"colrnclx")) > 0:
+        return int.from_bytes(start[at + 8 : at + 10], "big"), int.from_bytes(start[at + 10 : at + 12], "big")
+    return 2, 2
+
+
+def _space(path: Path, image: Image.Image) -> tuple[Space, tuple[str, ...]]:
+    """What the codes mean, by what the file says of them, and what of that had to be assumed.
+
+    In the order in which the PNG specification, 4.3, ranks them: code points, ICC profile, sRGB, gamma and primaries;
+    then what EXIF says. A file that says nothing is sRGB.
+    """
+    primaries, transfer = _code_points(_start(path))
+    profile, info = image.info.get("icc_profile"), image.info
+    if primaries in PRIMARIES and transfer in TRANSFERS and not (profile and image.format != "PNG"):
+        return Space(*PRIMARIES[primaries], TRANSFERS[transfer][1]), ()
+    if profile and (space := _of_profile(profile, image.mode)):
+        return space, ()
+    if "srgb" in info:
+        return SRGB, ()
+    if image.format == "PNG" and ("gamma" in info or "chromaticity" in info):
+        return _of_chunks(info.get("gamma"), info.get("chromaticity"))
+    exif = image.getexif()
+    tag = exif.get_ifd(0x8769).get(0xA001)  # ColorSpace
+    if tag == 2 or exif.get_ifd(0xA005).get(1) == "R03":  # DCF's optional space (CIPA DC-009, 3.2.4)
+        return _ADOBE_RGB, ()
+    return SRGB, () if tag == 1 else ("primaries", "transfer")
+
+
+_ADOBE_RGB = Space("adobergb", ADOBE_RGB, Encoding("gamma", 563 / 256))  # Adobe RGB (1998), 4.3.4.2
+
+
+def _of_profile(profile: bytes, mode: str) -> Space | None:
+    """None for a profile that is broken, or for pixels of another kind."""
+    space = space_of(profile)
+    is_ink = profile[16:20] == b"CMYK"
+    return space if is_ink == (mode == "CMYK") else None
+
+
+def _of_chunks(gamma: float | None, given: tuple[float, ...] | None) -> tuple[Space, tuple[str, ...]]:
+    """gAMA and cHRM of a PNG. 1/2.2 stands for sRGB, as the specification has it written beside an sRGB chunk."""
+    primaries, chromaticities = "bt709", SRGB.chromaticities
+    if given:
+        found = (*given[2:], *given[:2])  # white comes first
+        names = (item for item in KNOWN.items() if np.allclose(item[1], found, rtol=0, atol=0.001))
+        primaries, chromaticities = next(names, ("png", found))
+    is_srgb = gamma is None or abs(gamma - 1 / 2.2) < 0.001
+    encoding = SRGB.encoding if is_srgb or not gamma else Encoding("gamma", 1 / gamma)
+    assumed = tuple(name for name, value in (("primaries", given), ("transfer", gamma)) if value is None)
+    return Space(primaries, chromaticities, encoding), assumed
 
 
 def _opened(path: Path, max_pixels: int) -> Image.Image:
@@ -123,10 +166,9 @@ def _source_info(path: Path, image: Image.Image) -> SourceInfo:
         notes.append(f"it has {image.n_frames} pictures; the first one is converted.")  # type: ignore[attr-defined]
     if image.mode in ("F", "I"):
         raise Ldr2hdrError(f"{path} holds {image.mode} pixels of 32 bits; give an 8- or 16-bit picture.")
-    colour = _colour(image.info.get("icc_profile"), image.mode)
-    if colour.convert:
-        notes.append("its colour profile is converted to sRGB.")
-    chromaticities, transfer = _KEPT[colour.name]
+    space, assumed = _space(path, image)
+    if space.is_converted:
+        notes.append(_CONVERTED)
     # Pillow turns a TIFF by itself when it loads it, and gives the turned size from the start.
     turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8) and image.format != "TIFF"
     return SourceInfo(
@@ -135,115 +177,40 @@ def _source_info(path: Path, image: Image.Image) -> SourceInfo:
         width=image.height if turned else image.width,
         height=image.width if turned else image.height,
         bit_depth=16 if image.mode.startswith("I;16") else 1 if image.mode == "1" else 8,
-        chromaticities=chromaticities,
-        primaries=colour.name,
+        chromaticities=space.chromaticities,
+        primaries=space.primaries,
         has_alpha=_has_alpha(image),
         notes=tuple(notes),
         codec=(image.format or "").lower(),
         full_range=True,
-        transfer=transfer,
+        transfer=str(space.encoding),
+        encoding=space.encoding,
+        assumed=assumed,
+        metadata=of_still(image),
     )
+
+
+_CONVERTED = "its colour profile is converted to sRGB."
 
 
 def _has_alpha(image: Image.Image) -> bool:
     return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
 
 
-def _frame(image: Image.Image) -> Frame:
+def _frame(path: Path, image: Image.Image) -> Frame:
     profile = image.info.get("icc_profile")
-    colour = _colour(profile, image.mode)
+    space, _ = _space(path, image)
     image = ImageOps.exif_transpose(image)
     alpha = None
     if _has_alpha(image):
         alpha = np.asarray(image.convert("RGBA").getchannel("A"), np.float32) / 255
     if image.mode.startswith("I;16"):
         return Frame(Codes(np.array(image, np.uint16)[..., None]), alpha)
-    if colour.convert and profile:
-        image = _to_srgb(image, profile)
+    if space.is_converted and profile:
+        image = to_srgb(image, profile)
     elif image.mode not in ("RGB", "RGBA"):
         image = image.convert("RGBA" if alpha is not None else "RGB")
     return Frame(Codes(np.array(image)[..., :3]), alpha)
-
-
-def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """By LittleCMS, relative colorimetric. A profile that it cannot use is passed over: the numbers stay."""
-    from PIL import ImageCms
-
-    if image.mode not in ("RGB", "CMYK", "L"):
-        image = image.convert("RGB")
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        converted = ImageCms.profileToProfile(
-            image,
-            source,
-            ImageCms.createProfile("sRGB"),
-            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            outputMode="RGB",
-            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
-        )
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        return image.convert("RGB")
-    assert converted is not None
-    return converted
-
-
-def _deep_to_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray:
-    """H×W×1 or H×W×3 float32 codes in [0, 1] → sRGB, relative colorimetric, by LittleCMS in float.
-
-    Raises ValueError for a profile that it cannot use.
-    """
-    import imagecodecs
-    from PIL import ImageCms
-
-    target = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    grey = pixels.shape[2] == 1
-    try:
-        converted = imagecodecs.cms_transform(
-            np.ascontiguousarray(pixels[..., 0] if grey else pixels),
-            profile,
-            target,
-            colorspace="gray" if grey else "rgb",
-            outcolorspace="rgb",
-            intent=imagecodecs.CMS.INTENT.RELATIVE_COLORIMETRIC,
-            flags=imagecodecs.CMS.FLAGS.NOOPTIMIZE,  # its shortcut through a table costs up to 6 % of the range
-        )
-    except imagecodecs.CmsError as error:
-        raise ValueError(str(error)) from None
-    return np.clip(converted, 0, 1)
-
-
-def _colour(profile: bytes | None, mode: str) -> _Colour:
-    """sRGB, Display P3 and Adobe RGB are known by their primaries; everything else is converted."""
-    if not profile:
-        return _Colour()
-    from PIL import ImageCms
-
-    try:
-        icc = ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile
-        found = [primary[1][:2] for primary in (icc.red_primary, icc.green_primary, icc.blue_primary) if primary]
-    except (ImageCms.PyCMSError, OSError, ValueError, AttributeError):
-        return _Colour()
-    if len(found) == 3:
-        for name, (known, transfer) in _KEPT.items():
-            if np.allclose(np.ravel(found), _in_d50(known), atol=_XY_TOLERANCE) and _has_curve(profile, transfer):
-                return _Colour(name)
-    return _Colour(convert=True)
-
-
-def _in_d50(chromaticities: tuple[float, ...]) -> np.ndarray:
-    """The xy of red, green and blue as a profile gives them, adapted to D50."""
-    xy = np.array(chromaticities[:6]).reshape(3, 2)
-    xyz = np.column_stack([xy[:, 0] / xy[:, 1], np.ones(3), (1 - xy.sum(1)) / xy[:, 1]]) @ _TO_D50.T
-    return (xyz[:, :2] / xyz.sum(1, keepdims=True)).ravel()
-
-
-def _has_curve(profile: bytes, transfer: str) -> bool:
-    """Whether the profile takes grey as this transfer does: sRGB or gamma 2.2, within 1.5 codes of 255."""
-    grey = Image.fromarray(np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, 2))
-    seen = np.asarray(_to_srgb(grey, profile), np.float32)[0, :, 1] / 255
-    codes = np.arange(256, dtype=np.float32) / 255
-    wanted = codes if transfer == "srgb" else encode(codes**2.2, "srgb")
-    return bool(np.abs(seen - wanted).max() <= 1.5 / 255)
 
 
 def _deep(path: Path, max_pixels: int, header_only: bool = False) -> tuple[SourceInfo, Frame] | None:
@@ -306,9 +273,22 @@ def _deep_tiff(path: Path, max_pixels: int, header_only: bool) -> tuple[SourceIn
         profile = page.tags["InterColorProfile"].value if "InterColorProfile" in page.tags else None
         orientation = page.tags["Orientation"].value if "Orientation" in page.tags else 1
         several = len(tiff.pages) > 1
-        info = SourceInfo(path, "still", page.imagewidth, page.imagelength, 16, codec="tiff", full_range=True)
-    if several:
-        info = replace(info, notes=("it has several pictures; the first one is converted.",))
+    space = _of_profile(profile, "RGB") if profile else None
+    info = SourceInfo(
+        path,
+        "still",
+        page.imagewidth,
+        page.imagelength,
+        16,
+        codec="tiff",
+        full_range=True,
+        chromaticities=(space or SRGB).chromaticities,
+        primaries=(space or SRGB).primaries,
+        transfer=str((space or SRGB).encoding),
+        encoding=(space or SRGB).encoding,
+        assumed=() if space else ("primaries", "transfer"),
+        notes=("it has several pictures; the first one is converted.",) if several else (),
+    )
     found = _deep_frame(info, codes, profile, int(orientation))
     if associated and found[1].alpha is not None:
         alpha = found[1].alpha[..., None]
@@ -326,15 +306,13 @@ def _deep_frame(
         codes = codes[..., None]
     alpha = codes[..., -1].astype(np.float32) / np.float32(65535) if codes.shape[2] in (2, 4) else None
     pixels = codes[..., :3] if codes.shape[2] >= 3 else codes[..., :1]
-    colour = _colour(profile, "RGB")
-    notes = tuple(note for note in info.notes if "colour profile" not in note)
-    if colour.convert and profile:
+    notes = tuple(note for note in info.notes if note != _CONVERTED)
+    if profile and (space := space_of(profile)) and space.is_converted:
         try:
-            pixels = _deep_to_srgb(pixels.astype(np.float32) / np.float32(65535), profile)
-            notes = (*notes, "its colour profile is converted to sRGB.")
+            pixels = deep_to_srgb(pixels.astype(np.float32) / np.float32(65535), profile)
+            notes = (*notes, _CONVERTED)
         except ValueError:
             notes = (*notes, "its colour profile cannot be used; its numbers are taken for sRGB.")
-    chromaticities, transfer = _KEPT[colour.name]
     pixels, alpha = _upright(pixels, orientation), None if alpha is None else _upright(alpha, orientation)
     turned = orientation in (5, 6, 7, 8)
     info = replace(
@@ -343,9 +321,6 @@ def _deep_frame(
         height=info.width if turned else info.height,
         has_alpha=alpha is not None,
         notes=notes,
-        chromaticities=chromaticities,
-        primaries=colour.name,
-        transfer=transfer,
     )
     return info, Frame(Codes(pixels), alpha)
 

