@@ -136,6 +136,12 @@ class ConvertOptions:
         panel="Reconstruction",
         decides=True,
     )
+    panorama: Literal["auto", "on", "off"] = setting(
+        "auto",
+        "360° panoramas are seen in perspective views; auto: pictures that say or show that they are one; never clips.",
+        panel="Reconstruction",
+        decides=True,
+    )
     working_size: str = setting(
         "auto",
         "Longer side of the reduced picture that sets the level of clipped areas; auto: 512; off: none.",

@@ -14,6 +14,7 @@ from ldr2hdr_cli.convert.worklist import Work
 from ldr2hdr_cli.options import ConvertOptions, memory_bytes
 from model.checkpoint import load_network, usual_working_size
 from model.errors import Ldr2hdrError
+from model.panorama import reconstruct_views
 from model.reconstructor import ClipReconstructor, Reconstructor, devices
 
 
@@ -63,6 +64,9 @@ class Network:
         if work.clip != clip:
             clip, predictor = work.clip, reconstructor if work.clip is None else reconstructor.clip()
         try:
+            if work.info.panorama:
+                threshold = reconstructor.config.mask_threshold
+                return reconstruct_views(reconstructor.predict_log, work.frame.pixels, threshold)
             return predictor.predict_log(work.frame.pixels)
         finally:
             self._free.put((reconstructor, clip, predictor))

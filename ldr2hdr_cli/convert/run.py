@@ -85,6 +85,7 @@ def _run(
         max_pixels=options.max_pixels,
         max_frames=options.max_frames,
         fps=frame_rate(options.fps),
+        panorama=options.panorama if options.method == "network" else "off",
         is_filtered=is_filtered,
         stop=stop,
     )
@@ -136,6 +137,7 @@ _NO_NETWORK = {
     "tile": "auto",
     "overlap": 128,
     "working_size": "off",
+    "panorama": "off",
     "memory": "auto",
 }
 """What the manifest of a classical operator says of the network's options, which do not decide its bytes."""

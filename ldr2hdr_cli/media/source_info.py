@@ -16,6 +16,7 @@ class SourceInfo:
 
     width, height: as displayed, orientation applied. pixel_aspect: width of a pixel over its height. timecode: of the
     first frame, "01:00:00:00", or "01:00:00;02" where frames are dropped. notes: what had to be assumed, as sentences.
+    panorama: equirectangular, of the whole sphere; None where the file does not say.
     """
 
     path: Path
@@ -36,6 +37,7 @@ class SourceInfo:
     matrix: str = ""
     full_range: bool | None = None
     transfer: str = ""
+    panorama: bool | None = None
 
 
 @dataclass

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 
 from ldr2hdr_cli.media.colour import ADOBE_RGB, P3D65, REC709
 from ldr2hdr_cli.media.limits import MAX_PIXELS, check_size
+from ldr2hdr_cli.media.panorama import full_sphere
 from ldr2hdr_cli.media.source_info import Frame, SourceInfo
 from model.errors import Ldr2hdrError
 from model.exposure import encode
@@ -141,6 +142,7 @@ def _source_info(path: Path, image: Image.Image) -> SourceInfo:
         codec=(image.format or "").lower(),
         full_range=True,
         transfer=transfer,
+        panorama=full_sphere(image.info.get("xmp")),
     )
 
 
