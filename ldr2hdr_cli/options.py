@@ -160,8 +160,11 @@ class ConvertOptions:
     preview: bool = setting(
         False, "A PNG strip beside each result: source, −4, −2, 0 stops.", panel="Output", decides=True
     )
-    preview_curve: Literal["filmic", "plain"] = setting(
-        "filmic", "Tone curve of the strip: filmic or plain.", panel="Output", decides=True
+    preview_curve: Literal["soft", "plain", "filmic"] = setting(
+        "soft",
+        "Of the strip; soft: what was not clipped as in the source, highlights rolled off; plain: clipped at white.",
+        panel="Output",
+        decides=True,
     )
     overwrite: bool = setting(False, "Redo what is finished.", panel="Output")
     verify: bool = setting(False, "Read every finished file back and compare its checksum.", panel="Output")

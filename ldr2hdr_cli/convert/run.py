@@ -11,7 +11,9 @@ import numpy as np
 
 from ldr2hdr_cli.convert import job, pipeline
 from ldr2hdr_cli.convert.events import Event, Message, Note, Started
+from ldr2hdr_cli.convert.rendering import rendering_of
 from ldr2hdr_cli.convert.worklist import Options, Work
+from ldr2hdr_cli.media.colour import REC709, conversion
 from ldr2hdr_cli.media.exr import frame_attributes, write_exr
 from ldr2hdr_cli.media.preview import preview_strip, write_preview
 from ldr2hdr_cli.media.radiance import write_radiance
@@ -179,8 +181,15 @@ def _writer(options: ConvertOptions, settings: job.Settings) -> Callable[[Work, 
     def write(work: Work, hdr: np.ndarray) -> int:
         hdr = hdr * np.float32(2**options.exposure) if options.exposure else hdr
         if options.preview:
+            to_screen = conversion(work.info.chromaticities, REC709)
             strip = preview_strip(
-                work.frame.pixels, hdr, curve=options.preview_curve, transfer=options.transfer, gamma=options.gamma
+                work.frame.pixels,
+                hdr,
+                curve=options.preview_curve,
+                encoding=rendering_of(work.info, options).encoding,
+                source_matrix=to_screen,
+                matrix=to_screen,
+                white=2.0**options.exposure,
             )
             write_preview(work.output.with_suffix(".preview.png"), strip)
         info = work.info
