@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -232,7 +233,8 @@ class _Encoder:
             clamped = self.write(work, hdr)
             if self.verify and work.output.suffix == ".exr":
                 read_planes(work.output, max_values=4 * hdr[..., 0].size)
-            entry = _entry(work, self.verify)
+            clipped = float(np.any(work.frame.pixels > self.threshold, axis=2).mean())
+            entry = {**_entry(work, self.verify), "clipped": round(clipped, 6)}
         except Ldr2hdrError as error:
             return _failed(work, str(error), ends_run=_hopeless(error))
         except OSError as error:
@@ -240,7 +242,6 @@ class _Encoder:
             return _failed(work, message, ends_run=_hopeless(error))
         except Exception as error:
             return _failed(work, f"{work.output} cannot be written: {unforeseen(error)}", cause=error)
-        clipped = float(np.any(work.frame.pixels > self.threshold, axis=2).mean())
         megapixels = hdr.shape[0] * hdr.shape[1] / 1e6
         return Done(work.item, work.output, work.frame_number, megapixels, clipped, peak, clamped, entry)
 
@@ -269,6 +270,7 @@ def _entry(work: Work, verify: bool) -> dict[str, Any]:
         "size": size,
         "modified": modified,
         "frame": work.frame_number,
+        "index": work.frame.index,
         "seconds": work.frame.seconds,
         "bytes": work.output.stat().st_size,
         "sha256": sha256(work.output),
@@ -299,4 +301,7 @@ def _recorded(future: "Future[FileEvent]", manifest: Manifest, settings: Setting
             manifest.add({"output": manifest.name(event.output), **event.entry}, settings)
         except RunError as error:
             return Failed(event.item, str(error), event.frame, ends_run=True)
+    elif isinstance(event, Failed) and not event.ends_run:
+        with suppress(RunError):  # whatever keeps it from being written, the failure itself is told
+            manifest.add_failure(event.item.input.path, event.frame, event.message)
     return event

@@ -83,7 +83,8 @@ def _rolled_off(light: np.ndarray, white: float) -> np.ndarray:
     room = max(1 - white, 0)
     over = np.maximum(peak - white, 0)
     limit = white + over * room / (room + over) if room else np.minimum(peak, 1)
-    return np.where(peak > min(white, 1), light * (limit / np.maximum(peak, 1e-30)), light)
+    rolled: np.ndarray = np.where(peak > min(white, 1), light * (limit / np.maximum(peak, 1e-30)), light)
+    return rolled
 
 
 def filmic(linear: np.ndarray) -> np.ndarray:

@@ -164,8 +164,8 @@ def test_jobs_of_older_versions_are_gone_on_with():
 
 ANOTHER: dict[str, Any] = {
     "deinterlace": True, "fps": "25", "method": "clip", "transfer": "srgb", "gamma": 2.2, "exposure": 1.0,
-    "temporal": "strong", "working_size": "off", "panorama": "off", "format": "hdr", "float_": True, "compression": "piz",
-    "dwa_level": 10.0, "preview": True, "overlap": 64, "tile": 512, "memory": "1G",
+    "temporal": "strong", "working_size": "off", "panorama": "off", "format": "hdr", "float_": True,
+    "compression": "piz", "dwa_level": 10.0, "preview": True, "overlap": 64, "tile": 512, "memory": "1G",
 }  # fmt: skip
 
 
