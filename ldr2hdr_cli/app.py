@@ -131,6 +131,32 @@ def evaluate(flags: dict[str, dict[str, Any]], config: Config = None) -> None:
     command.evaluate(options)
 
 
+@app.command(cls=Command)
+def view(
+    out: Annotated[Path, typer.Argument(help="The -o of a convert.", metavar="OUT")],
+    folder: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Directory for the page. (default: OUT/ldr2hdr-view)", metavar="DIR"),
+    ] = None,
+) -> None:
+    """Make a page to look through a finished job with: source and result, at several exposures.
+
+    It needs a browser and nothing else. What failed and what deserves a look comes first; of a clip a few frames are
+    shown, spread evenly.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from ldr2hdr_cli.view.page import build
+
+    console = Console(stderr=True)
+    page, cards = build(
+        out, folder, lambda chosen: track(chosen, "", console=console, transient=True, disable=not console.is_terminal)
+    )
+    failed = sum(card.failed for card in cards)
+    typer.echo(f"{page}: {len(cards) - failed} results" + (f", {failed} failed" if failed else ""))
+
+
 app.add_typer(train_app, name="train")
 
 

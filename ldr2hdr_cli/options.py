@@ -185,6 +185,12 @@ class ConvertOptions(Options):
         panel="Reconstruction",
         decides=True,
     )
+    panorama: Literal["auto", "on", "off"] = setting(
+        "auto",
+        "360° panoramas are seen in perspective views; auto: pictures that say or show that they are one; never clips.",
+        panel="Reconstruction",
+        decides=True,
+    )
     working_size: str = setting(
         "auto",
         "Longer side of the reduced picture that sets the level of clipped areas; auto: 512; off: none.",
@@ -258,8 +264,11 @@ class ConvertOptions(Options):
     preview: bool = setting(
         False, "A PNG strip beside each result: source, −4, −2, 0 stops.", panel="Output", decides=True
     )
-    preview_curve: Literal["filmic", "plain"] = setting(
-        "filmic", "Tone curve of the strip.", panel="Output", decides=True
+    preview_curve: Literal["soft", "plain", "filmic"] = setting(
+        "soft",
+        "Of the strip; soft: what was not clipped as in the source, highlights rolled off; plain: clipped at white.",
+        panel="Output",
+        decides=True,
     )
     overwrite: bool = setting(False, "Redo finished results.", panel="Output")
     verify: bool = setting(False, "Read every finished file back and compare its checksum.", panel="Output")

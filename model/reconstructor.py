@@ -161,10 +161,14 @@ class Reconstructor:
 
         ldr: as `predict_log` took it. log_hdr: what it returned.
         """
+        return self.render(self.predicted(ldr, log_hdr)).fetch().pixels
+
+    def predicted(self, ldr: "np.ndarray | Codes", log_hdr: np.ndarray | None) -> Predicted:
+        """What `predict` would return, with a Y made elsewhere: of a picture's views, or by another network."""
         with self._running():
             picture = self.upload(ldr)
             log = None if log_hdr is None else as_tensor(log_hdr).to(self.device)
-            return self.render(Predicted(picture, clipped_pixels(picture, self.threshold), log)).fetch().pixels
+            return Predicted(picture, clipped_pixels(picture, self.threshold), log)
 
     def clip(self) -> "ClipReconstructor":
         """For the frames of one clip."""

@@ -210,15 +210,17 @@ class Manifest:
 
     Lines about an output hold its source (absolute path, size, modified; `source_sha256` where it was asked for), the
     frame, the digest of the settings, that of the pictures before it where they decide a frame of a numbered sequence
-    (`basis`), the weights and the output's checksum; a line without an output spells a digest out. A torn line, which a
-    power cut or a full disk leaves, is passed over; of two lines about one output the later counts.
+    (`basis`), the weights and the output's checksum. Others spell a digest out, or say why a source or a frame of it
+    failed, which counts until it is converted. A torn line, which a power cut or a full disk leaves, is passed over; of
+    two lines about one output the later counts.
     """
 
     path: Path
     entries: dict[str, dict[str, Any]] = field(default_factory=dict)
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)  # by their digests
+    failures: dict[tuple[str, int | None], str] = field(default_factory=dict)  # source and frame → message
     place: tuple[int, int] | None = None  # device and inode of the output directory
     _file: int | None = None
-    _spelt: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, out: Path) -> "Manifest":
@@ -236,8 +238,12 @@ class Manifest:
                 entry = json.loads(line)
                 if "output" in entry:
                     manifest.entries[entry["output"]] = entry
+                    for frame in (None, entry.get("frame")):
+                        manifest.failures.pop((entry.get("source"), frame), None)
+                elif "failed" in entry:
+                    manifest.failures[entry["failed"], entry.get("frame")] = str(entry["message"])
                 else:
-                    manifest._spelt[entry["digest"]] = dict(entry["settings"])
+                    manifest.settings[entry["digest"]] = dict(entry["settings"])
             except (ValueError, KeyError, TypeError, RecursionError):
                 continue
         return manifest
@@ -245,13 +251,27 @@ class Manifest:
     def add(self, entry: dict[str, Any], settings: Settings | None = None) -> None:
         """Called from one thread only. Raises RunError: what cannot be recorded would be made again and again."""
         self.check_place()
-        lines = ""
+        lines = []
         if settings is not None:
-            entry = {**entry, "settings": settings.digest(), "weights": settings.weights}
-            if settings.digest() not in self._spelt:
-                lines = (
-                    json.dumps({"digest": settings.digest(), "settings": dict(settings.values)}, sort_keys=True) + "\n"
-                )
+            digest = settings.digest()
+            entry = {**entry, "settings": digest, "weights": settings.weights}
+            if digest not in self.settings:
+                lines.append({"digest": digest, "settings": dict(settings.values)})
+        self._append(*lines, entry)
+        self.entries.pop(entry["output"], None)  # not asked for again: a long run's memory stays flat
+        if settings is not None:
+            self.settings[digest] = dict(settings.values)
+
+    def add_failure(self, source: Path, frame: int | None, message: str) -> None:
+        """For those who look at the job later: a failure is tried again by the next run. Raises RunError."""
+        key = str(absolute(source)), frame
+        if self.failures.get(key) != message:
+            self.check_place()
+            self._append({"failed": key[0], "frame": frame, "message": message})
+            self.failures[key] = message
+
+    def _append(self, *entries: dict[str, Any]) -> None:
+        lines = "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in entries)
         try:
             if self._file is None:
                 torn = self.path.exists() and not self.path.read_bytes().endswith(b"\n")
@@ -259,15 +279,12 @@ class Manifest:
                     self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666
                 )
                 lines = "\n" + lines if torn and self.path.stat().st_size else lines
-            _write(self._file, (lines + json.dumps(entry, sort_keys=True) + "\n").encode())
+            _write(self._file, lines.encode())
             if not self.path.exists():
                 raise FileNotFoundError(0, "it was removed during the run")
         except OSError as error:
             self.close()  # the next line begins by mending the torn one
             raise RunError(f"{self.path} cannot be written ({error.strerror}): make space or allow writing.") from error
-        self.entries.pop(entry["output"], None)  # not asked for again: a long run's memory stays flat
-        if settings is not None:
-            self._spelt[settings.digest()] = dict(settings.values)
 
     def check_place(self) -> None:
         """Raises RunError when the output directory is no longer the one that was locked: removed, or unmounted.
@@ -320,7 +337,7 @@ class Manifest:
         entry = self.entries.get(self.name(output))
         if entry is None or entry.get("settings") == settings.digest():
             return ""
-        old, new = self._spelt.get(entry.get("settings", ""), {}), settings.values
+        old, new = self.settings.get(entry.get("settings", ""), {}), settings.values
         changed = [name for name in new if old.get(name) != new[name]]
         shown = [f"{name} {str(old[name])[:12]}, now {str(new[name])[:12]}" for name in changed if name in old]
         return "; ".join(shown) or "settings of another version"

@@ -21,6 +21,7 @@ from model.checkpoint import load_network, usual_working_size
 from model.codes import Codes
 from model.device import Down, devices
 from model.errors import Ldr2hdrError
+from model.panorama import reconstruct_views
 from model.reconstructor import ClipReconstructor, Predicted, Reconstructor
 from model.rendering import Rendered, Rendering
 
@@ -102,7 +103,13 @@ class Network:
         if work.clip != clip:
             clip, predictor = work.clip, reconstructor if work.clip is None else reconstructor.clip()
         try:
-            predicted = predictor.predict(work.frame.codes)
+            if work.info.panorama:
+                log = reconstruct_views(
+                    reconstructor.predict_log, work.frame.pixels, reconstructor.threshold, reconstructor.device
+                )
+                predicted = reconstructor.predicted(work.frame.codes, log)
+            else:
+                predicted = predictor.predict(work.frame.codes)
         finally:
             self._free.put((reconstructor, clip, predictor))
         if work.clip is not None and self._measuring is not None and predicted.log_hdr is not None:

@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
@@ -273,7 +274,7 @@ class _Encoder:
             clamped = self.write(work, result)
             if self.verify and work.output.suffix == ".exr":
                 read_planes(work.output, max_values=5 * work.frame.size)
-            entry = _entry(work, self.verify)
+            entry = {**_entry(work, self.verify), "clipped": round(result.clipped, 6)}
         except Ldr2hdrError as error:
             return _failed(work, str(error), ends_run=_hopeless(error))
         except OSError as error:
@@ -317,6 +318,7 @@ def _entry(work: Work, verify: bool) -> dict[str, Any]:
         "size": size,
         "modified": modified,
         "frame": work.frame_number,
+        "index": work.frame.index,
         "seconds": work.frame.seconds,
         "bytes": work.output.stat().st_size,
         "sha256": sha256(work.output),
@@ -347,4 +349,7 @@ def _recorded(future: Future[FileEvent | None], manifest: Manifest, settings: Se
             manifest.add({"output": manifest.name(event.output), **event.entry}, settings)
         except RunError as error:
             return Failed(event.item, str(error), event.frame, ends_run=True)
+    elif isinstance(event, Failed) and not event.ends_run:
+        with suppress(RunError):  # whatever keeps it from being written, the failure itself is told
+            manifest.add_failure(event.item.input.path, event.frame, event.message)
     return event

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from ldr2hdr_cli.convert import job, pipeline
 from ldr2hdr_cli.convert.events import Event, Note, Started
-from ldr2hdr_cli.convert.rendering import assumptions, labels, rendering_of
+from ldr2hdr_cli.convert.rendering import assumptions, labels, rendering_of, written_primaries
 from ldr2hdr_cli.convert.worklist import Options, Work
+from ldr2hdr_cli.media.colour import REC709, conversion
 from ldr2hdr_cli.media.decode import hardware
 from ldr2hdr_cli.media.exr import frame_attributes, write_exr
 from ldr2hdr_cli.media.ocio import Space
@@ -121,6 +122,7 @@ def _run(
         max_pixels=options.max_pixels,
         max_frames=options.max_frames,
         fps=frame_rate(options.fps),
+        panorama=options.panorama if options.method == "network" else "off",
         is_filtered=is_filtered,
         assumptions=lambda info: assumptions(info, options),
         stop=stop,
@@ -173,6 +175,7 @@ _NO_NETWORK = {
     "tile": "auto",
     "overlap": 128,
     "working_size": "off",
+    "panorama": "off",
     "memory": "auto",
     "strength": 1.0,
     "threshold": None,
@@ -230,13 +233,14 @@ def _writer(options: ConvertOptions, settings: job.Settings, space: Space | None
     def write(work: Work, result: "Result") -> int:
         info, hdr = work.info, result.pixels
         if options.preview:
-            encoding = rendering_of(info, options).encoding
             strip = preview_strip(
                 work.frame.pixels,
                 hdr.astype("f4"),
                 curve=options.preview_curve,
-                transfer=encoding.transfer,
-                gamma=encoding.gamma,
+                encoding=rendering_of(info, options).encoding,
+                source_matrix=conversion(info.chromaticities, REC709),
+                matrix=conversion(written_primaries(info, options), REC709),
+                white=2.0**options.exposure,
             )
             write_preview(work.output.with_suffix(".preview.png"), strip)
         hdr = hdr if space is None else space.from_aces(hdr)

@@ -14,11 +14,13 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import groupby
 from pathlib import Path
+from typing import Literal
 
 from ldr2hdr_cli.convert.events import Failed, Note, Skipped, Spent, unforeseen
 from ldr2hdr_cli.convert.job import Item, Manifest, Selection, Settings, fingerprint
 from ldr2hdr_cli.convert.temporal import warm_up
 from ldr2hdr_cli.media.limits import MAX_PIXELS
+from ldr2hdr_cli.media.panorama import told_apart
 from ldr2hdr_cli.media.sources import Frame, SourceInfo, probe, read_frames, read_still
 from model.errors import Ldr2hdrError
 
@@ -61,6 +63,7 @@ class Options:
     max_pixels: int = MAX_PIXELS
     max_frames: int = 2**20
     fps: Fraction | None = None  # numbered sequences are clips
+    panorama: Literal["auto", "on", "off"] = "auto"
     is_filtered: bool = False  # the frames of a clip depend on those before
     assumptions: Callable[[SourceInfo], Sequence[str]] = lambda _info: ()  # sentences on the colour of a source
     pixels: int = 48 * 2**20  # in hand at a time, 24 bytes each
@@ -201,8 +204,10 @@ def _pictures(clip: Path | None, members: Sequence[tuple[Item, bool]], record: _
         info, frame = read_still(item.input.path, max_pixels=options.max_pixels)
         _unchanged(item, stamp)
         given[number] = stamp
-        if clip is not None:
-            info = replace(info, frame_rate=options.fps)
+        if clip is None:
+            info = told_apart(info, frame.pixels, options.panorama)
+        else:
+            info = replace(info, frame_rate=options.fps, panorama=options.panorama == "on")
         return Work(item, info, frame, item.output(0), stamp, clip, number, is_warm_up, basis(number))
 
     def earlier(start: int, end: int) -> Iterator[Work]:
@@ -259,6 +264,7 @@ def _frames(item: Item, stamp: Stamp, record: _Record) -> Iterator[Found]:
     phase = begin % every
     if (info.frame_count or 0) > options.max_frames:
         raise _too_long(path, options.max_frames)
+    info = replace(info, panorama=options.panorama == "on")
     yield from record.notes(item, info)
     # What is finished at the front of the clip need not be decoded again. Where the clip ends is left to the decoder,
     # because containers promise more frames than there are, or fewer.

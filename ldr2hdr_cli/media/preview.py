@@ -11,8 +11,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from model.atomic import write_atomically
-from model.exposure import Transfer, encode
+from model.exposure import Encoding, encode, linearise
+from model.rendering import Matrix
 
+Curve = Literal["soft", "plain", "filmic"]
 STOPS = (-4, -2, 0)
 LABEL_HEIGHT = 24  # pixels, above each panel
 _TALLEST = 4  # panels of a very tall picture are narrowed rather than higher than this many widths
@@ -22,27 +24,67 @@ def preview_strip(
     source: np.ndarray,
     hdr: np.ndarray,
     *,
-    curve: Literal["plain", "filmic"] = "filmic",
-    transfer: Transfer = "gamma",
-    gamma: float = 2.0,
+    curve: Curve = "soft",
+    encoding: Encoding = Encoding(),
+    source_matrix: Matrix | None = None,
+    matrix: Matrix | None = None,
+    white: float = 1.0,
     width: int = 480,
 ) -> np.ndarray:
     """Four labelled panels side by side: the source as it is, and the result at −4, −2 and 0 stops.
 
-    source: H×W×3, display-encoded, [0, 1]. hdr: H×W×3, linear, LDR white = 1.0. Returns uint8, h×(4·width)×3.
-    curve: "plain" clips at 1.0 and goes back through `transfer` (and `gamma`), so that at 0 stops an
-    unclipped pixel equals the source; "filmic" rolls highlights off (`filmic`) and encodes for sRGB.
+    source: H×W×3, display-encoded, [0, 1]. hdr: H×W×3, linear. Returns uint8, h×(4·width)×3. curve: see `shown`.
+    source_matrix, matrix: from the linear RGB of the source, and of the result, to Rec.709; None where they are that.
+    encoding, white: of the source, and where LDR white lies in the result.
     """
     if source.shape != hdr.shape or source.ndim != 3 or source.shape[2] != 3:
         raise ValueError(f"source and hdr must be the same H×W×3, not {source.shape} and {hdr.shape}")
-    small = _fit(np.nan_to_num(hdr, nan=0.0, posinf=1e30), width)
-    panels = [_labelled(_fit(source, width), "source", width)]
+    screen = display(encoding, source_matrix)
+    # Made smaller as light, as the result is, so that the two are the same.
+    before = in_rec709(fit(linearise(source, encoding.transfer, encoding.gamma), width), source_matrix)
+    panels = [_labelled(shown(before, 0, screen, "plain"), "source", width)]
+    small = in_rec709(fit(np.nan_to_num(hdr, nan=0.0, posinf=1e30), width), matrix)
     for stop in STOPS:
-        light = np.maximum(small, 0) * np.float32(2.0**stop)
-        seen = encode(filmic(light), "srgb") if curve == "filmic" else encode(np.minimum(light, 1), transfer, gamma)
+        seen = shown(small, stop, screen, curve, white)
         name = "0 stops" if stop == 0 else f"{stop} stops"
         panels.append(_labelled(seen, f"result, {name}", width))
     return np.concatenate(panels, axis=1)
+
+
+def shown(light: np.ndarray, stops: float, encoding: Encoding, curve: Curve = "soft", white: float = 1.0) -> np.ndarray:
+    """Linear Rec.709 light ≥ 0, H×W×3, as display-encoded values in [0, 1], at an exposure in stops.
+
+    "soft": what is not above `white`, the clip level, goes back through `encoding`, so that at 0 stops it is the source
+    itself; what is above is rolled off into the room that is left up to 1, its colour kept. "plain": the same, but
+    clipped at 1, channel by channel. "filmic": all is rolled off (`filmic`) and encoded for sRGB.
+    """
+    light = light * np.float32(2.0**stops)
+    if curve == "filmic":
+        return encode(filmic(light), "srgb")
+    light = np.minimum(light, 1) if curve == "plain" else _rolled_off(light, white * 2.0**stops)
+    return encode(light, encoding.transfer, encoding.gamma)
+
+
+def display(encoding: Encoding, source_matrix: Matrix | None) -> Encoding:
+    """For which screen a source is shown: as it is itself, but another gamut's own gamma is none of an sRGB screen."""
+    return encoding if source_matrix is None or encoding.transfer != "gamma" else Encoding("srgb")
+
+
+def in_rec709(light: np.ndarray, matrix: Matrix | None) -> np.ndarray:
+    """Linear light in Rec.709, float32 ≥ 0; colours outside of it lose what is negative."""
+    if matrix is not None:
+        light = light @ np.array(matrix, np.float32).T
+    return np.maximum(light, 0)
+
+
+def _rolled_off(light: np.ndarray, white: float) -> np.ndarray:
+    """What is above `white` in its brightest channel brought below 1, all channels alike, so that its hue holds."""
+    peak = light.max(-1, keepdims=True)
+    room = max(1 - white, 0)
+    over = np.maximum(peak - white, 0)
+    limit = white + over * room / (room + over) if room else np.minimum(peak, 1)
+    rolled: np.ndarray = np.where(peak > min(white, 1), light * (limit / np.maximum(peak, 1e-30)), light)
+    return rolled
 
 
 def filmic(linear: np.ndarray) -> np.ndarray:
@@ -64,7 +106,7 @@ def write_preview(path: Path, strip: np.ndarray) -> None:
     write_atomically(path, encoded.getbuffer())
 
 
-def _fit(picture: np.ndarray, width: int) -> np.ndarray:
+def fit(picture: np.ndarray, width: int) -> np.ndarray:
     """Scale to the panel: averaged when it shrinks, whole pixels when it grows."""
     height = picture.shape[0] * width / picture.shape[1]
     shrink = min(1.0, _TALLEST * width / height)

@@ -27,6 +27,7 @@ class SourceInfo:
     first frame, "01:00:00:00", or "01:00:00;02" where frames are dropped. notes: what is unusual, as sentences.
     primaries, transfer: by their names. encoding: what `transfer` means, and `--transfer auto` takes. assumed: which of
     "primaries" and "transfer" the file does not name. metadata: camera, time, place, owner, see `media.metadata`.
+    panorama: equirectangular, of the whole sphere; None where the file does not say.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class SourceInfo:
     encoding: Encoding = SRGB_CURVE
     assumed: tuple[str, ...] = ()
     metadata: Mapping[str, str | float] = field(default_factory=dict)
+    panorama: bool | None = None
 
 
 class Frame:

@@ -37,6 +37,8 @@ _STILL_START = re.compile(
     rb"\xff\xd8\xff|\x89PNG|II[*+]\0|MM\0[*+]|GIF8|BM.{8}|RIFF....WEBP|....ftypavi|\x76\x2f\x31\x01|#\?R", re.DOTALL
 )
 
+VIEW_FOLDER = "ldr2hdr-view"
+"""Where `ldr2hdr view` puts its pictures, which are nobody's source."""
 _NUMBER_MARK = "%0?[0-9]{0,3}d|#+"
 
 
@@ -141,7 +143,8 @@ def _directory(folder: Path, recursive: bool) -> Iterator[Input]:
         pictures.append(path)
 
     for parent, folders, names in os.walk(folder, onerror=unlisted):  # links are not followed: they may loop
-        folders[:] = _in_order(f for f in folders if not f.startswith(".")) if recursive else []
+        kept = [name for name in folders if not name.startswith(".") and name != VIEW_FOLDER]
+        folders[:] = _in_order(kept) if recursive else []
         paths = [Path(parent) / name for name in _in_order(names) if not name.startswith(".")]
         pictures += [path for path in paths if _known(path) and not _is_special(path)]
     if not pictures:

@@ -16,6 +16,7 @@ from ldr2hdr_cli.media.colour import ADOBE_RGB, PRIMARIES, TRANSFERS
 from ldr2hdr_cli.media.icc import KNOWN, SRGB, Space, deep_to_srgb, space_of, to_srgb
 from ldr2hdr_cli.media.limits import MAX_PIXELS, check_size
 from ldr2hdr_cli.media.metadata import of_still
+from ldr2hdr_cli.media.panorama import full_sphere
 from ldr2hdr_cli.media.source_info import Frame, SourceInfo
 from model.codes import Codes
 from model.errors import Ldr2hdrError
@@ -187,6 +188,7 @@ def _source_info(path: Path, image: Image.Image) -> SourceInfo:
         encoding=space.encoding,
         assumed=assumed,
         metadata=of_still(image),
+        panorama=full_sphere(image.info.get("xmp")),
     )
 
 

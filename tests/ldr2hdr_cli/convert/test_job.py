@@ -158,16 +158,16 @@ def test_jobs_of_older_versions_are_gone_on_with():
     """Pinned: with another digest every finished file of every user would be made again."""
     assert settings().digest() == "47e3dcece1567527"
     assert settings(float_=True, preview=True, fps="24000/1001", memory="6G").as_strings().items() >= {
-        "half": "False", "preview": "filmic", "fps": "24000/1001", "memory": "6G", "exposure": "0.0"
+        "half": "False", "preview": "soft", "fps": "24000/1001", "memory": "6G", "exposure": "0.0"
     }.items()  # fmt: skip
 
 
 ANOTHER: dict[str, Any] = {
     "deinterlace": True, "fps": "25", "method": "clip", "transfer": "srgb", "gamma": 2.2, "exposure": 1.0,
-    "temporal": "strong", "working_size": "off", "format": "hdr", "float_": True, "compression": "piz",
-    "dwa_level": 10.0, "preview": True, "overlap": 64, "colorspace": "acescg", "alpha": "straight",
-    "ocio": "ocio://default", "ocio_space": "ACEScg", "channel": "mask", "metadata": False, "tile": 512,
-    "memory": "1G",
+    "temporal": "strong", "working_size": "off", "panorama": "off", "format": "hdr", "float_": True,
+    "compression": "piz", "dwa_level": 10.0, "preview": True, "overlap": 64, "colorspace": "acescg",
+    "alpha": "straight", "ocio": "ocio://default", "ocio_space": "ACEScg", "channel": "mask", "metadata": False,
+    "tile": 512, "memory": "1G",
 }  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""`ldr2hdr view`: a page to look through a finished job with."""

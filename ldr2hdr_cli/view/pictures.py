@@ -1,0 +1,148 @@
+"""One result of a job, made ready for the page: its pictures at several exposures, and what is worth knowing of it."""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ldr2hdr_cli.convert.job import fingerprint
+from ldr2hdr_cli.convert.rendering import rendering_of
+from ldr2hdr_cli.media.colour import REC709, Chromaticities, conversion
+from ldr2hdr_cli.media.exr import HALF_MAX, read_planes
+from ldr2hdr_cli.media.preview import display, fit, in_rec709, shown
+from ldr2hdr_cli.media.radiance import read_radiance
+from ldr2hdr_cli.media.sources import SourceInfo, probe, read_frames, read_still
+from ldr2hdr_cli.options import ConvertOptions
+from ldr2hdr_cli.terminal import one_line
+from model.errors import Ldr2hdrError
+from model.exposure import linearise
+
+STOPS = (0, -2, -4, -6)
+_LARGE_SHARE = 0.25  # clipped: so large a part of a picture can only be guessed
+_CLIPPED = 0.96  # α, for jobs of versions whose manifests do not say how much was clipped
+
+
+@dataclass
+class Card:
+    """What the page shows of one result.
+
+    stem: of its pictures' names, STEM-after-0.webp for the first of STOPS; empty where there is none. peak: brightest
+    value, in LDR white. clipped: share of the pixels. group: what the frames of
+    a clip have in common. marks: why it deserves a look. notes: what else is to be known.
+    """
+
+    name: str
+    about: str = ""
+    stem: str = ""
+    width: int = 0
+    height: int = 0
+    has_source: bool = False
+    peak: float | None = None
+    clipped: float | None = None
+    failed: bool = False
+    group: str = ""
+    marks: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def card_of(output: Path, name: str, entry: dict[str, Any], settings: dict[str, Any], folder: Path, side: int) -> Card:
+    """Read a result and its source, and write their pictures, at most `side` pixels long, into `folder`.
+
+    entry, settings: of the manifest. A result that cannot be read makes a card that says so.
+    """
+    card = Card(one_line(name))
+    try:
+        hdr, chromaticities = _result(output)
+    except (Ldr2hdrError, OSError) as error:
+        card.failed = True
+        card.marks.append(one_line(str(error)))
+        return card
+    info, ldr = _source(entry, settings, card)
+    options = _options(settings)
+    height, card_width = hdr.shape[:2]
+    info = info or SourceInfo(output, "still", card_width, height, 8, chromaticities=chromaticities)
+    rendering = rendering_of(info, options)
+    card.stem = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    card.has_source = ldr is not None
+    card.peak = float(hdr.max()) / rendering.gain
+    card.clipped = entry.get("clipped")
+    if card.clipped is None and ldr is not None:
+        card.clipped = float((ldr > _CLIPPED).any(2).mean())
+    _mark(card, float(hdr.max()))
+
+    width = max(1, round(card_width * min(1, side / max(height, card_width))))
+    source_matrix, encoding = conversion(info.chromaticities, REC709), rendering.encoding
+    screen = display(encoding, source_matrix)
+    after = in_rec709(fit(hdr, width), conversion(chromaticities, REC709))
+    card.height, card.width = after.shape[:2]
+    before = None
+    if ldr is not None:
+        light = linearise(ldr, encoding.transfer, encoding.gamma) * np.float32(rendering.gain)
+        before = in_rec709(fit(light, width), source_matrix)
+    for index, stops in enumerate(STOPS):
+        _write(folder / f"{card.stem}-after-{index}.webp", shown(after, stops, screen, "soft", rendering.gain))
+        if before is not None:
+            _write(folder / f"{card.stem}-before-{index}.webp", shown(before, stops, screen, "plain"))
+    return card
+
+
+def _result(path: Path) -> tuple[np.ndarray, Chromaticities]:
+    """Linear RGB, H×W×3 float32, and its primaries."""
+    if path.suffix == ".hdr":
+        hdr, attributes = read_radiance(path)
+    else:
+        planes, attributes = read_planes(path)
+        if not planes.keys() >= {"R", "G", "B"}:
+            raise Ldr2hdrError(f"{path} has no channels R, G, B; run the same convert again.")
+        hdr = np.stack([planes[channel] for channel in "RGB"], -1).astype(np.float32)
+    chromaticities = attributes.get("chromaticities") or REC709
+    return np.nan_to_num(hdr, nan=0.0, posinf=HALF_MAX), tuple(float(value) for value in chromaticities)
+
+
+def _source(entry: dict[str, Any], settings: dict[str, Any], card: Card) -> tuple[SourceInfo | None, np.ndarray | None]:
+    """The source as it was read for this result, or nothing and a note on the card that says why."""
+    path = Path(str(entry.get("source")))
+    try:
+        if list(fingerprint(path)) != [entry.get("size"), entry.get("modified")]:
+            card.notes.append("The source has changed since.")
+        deinterlace = bool(settings.get("deinterlace"))
+        info = probe(path, deinterlace=deinterlace)
+        if info.kind == "still":
+            info, frame = read_still(path)
+        else:
+            # Manifests of older versions have the frame's number only, which counts from 1 by default.
+            index = entry.get("index", (entry.get("frame") or 1) - 1)
+            frame = next(iter(read_frames(path, first=index, last=index, deinterlace=deinterlace)))
+    except (OSError, StopIteration):
+        card.notes.append("The source is gone: only the result is shown.")
+        return None, None
+    except Ldr2hdrError as error:
+        card.notes.append(one_line(f"The source cannot be read again ({error}): only the result is shown."))
+        return None, None
+    return info, frame.pixels
+
+
+def _options(settings: dict[str, Any]) -> ConvertOptions:
+    """Those that say how a source was linearised; the defaults where the manifest lacks them."""
+    known = {name: settings[name] for name in ("transfer", "gamma", "exposure") if name in settings}
+    try:
+        return ConvertOptions(**known)
+    except Ldr2hdrError:  # of a newer version
+        return ConvertOptions()
+
+
+def _mark(card: Card, largest: float) -> None:
+    if card.clipped is not None and card.clipped > _LARGE_SHARE:
+        card.marks.append(f"{card.clipped:.0%} is clipped: most of that can only be guessed.")
+    if card.clipped is not None and card.clipped > 0.01 and card.peak is not None and card.peak < 1.1:
+        card.marks.append("Parts are clipped, but hardly anything was added there.")
+    if largest >= HALF_MAX:
+        card.marks.append("The brightest values reach the limit of half float.")
+
+
+def _write(path: Path, picture: np.ndarray) -> None:
+    codes = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+    Image.fromarray(codes).save(path, "WEBP", quality=85, method=2)
