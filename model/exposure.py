@@ -3,6 +3,7 @@
 Pure functions on numpy arrays or torch tensors of any shape; the kind that goes in comes out.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -10,7 +11,11 @@ import numpy as np
 import torch
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
-Transfer = Literal["gamma", "srgb", "bt709"]
+Transfer = Literal["gamma", "srgb", "bt709", "pq", "hlg"]
+
+# Of signals that are HDR already: linear light that is 1.0 here, as ITU-R BT.2408-7, table 1, sets diffuse white.
+_PQ_WHITE = 203 / 10_000  # cd/m² of the 10,000 that PQ reaches
+_HLG_WHITE = (math.exp((0.75 - 0.55991073) / 0.17883277) + 0.28466892) / 12  # scene light of 75 % HLG
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,10 @@ def linearise(ldr: Array, transfer: Transfer = "gamma", gamma: float = 2.0) -> A
     """Display-encoded [0, 1] to linear [0, 1].
 
     "gamma": T^γ, eq. 1. "srgb": IEC 61966-2-1. "bt709": the inverse of ITU-R BT.709-6, item 1.2.
+
+    "pq" and "hlg" are signals of HDR, whose diffuse white becomes 1.0 and whose highlights reach 49.3 and 3.77:
+    ITU-R BT.2100-3, table 4 (EOTF: light of the display), and table 5 (inverse OETF: light of the scene, without the
+    OOTF of a display).
     """
     if transfer == "gamma":
         return ldr**gamma
@@ -43,7 +52,13 @@ def linearise(ldr: Array, transfer: Transfer = "gamma", gamma: float = 2.0) -> A
         return _where(ldr <= 0.04045, ldr / 12.92, ((ldr + 0.055) / 1.055) ** 2.4)
     if transfer == "bt709":
         return _where(ldr < 0.081, ldr / 4.5, ((ldr + 0.099) / 1.099) ** (1 / 0.45))
-    raise ValueError(f"transfer must be gamma, srgb or bt709, not {transfer!r}")
+    if transfer == "pq":
+        root = ldr ** (32 / 2523)  # 1 / m2
+        return ((root - 107 / 128).clip(0) / (2413 / 128 - 2392 / 128 * root)) ** (8192 / 1305) / _PQ_WHITE
+    if transfer == "hlg":
+        high = (_exp((ldr - 0.55991073) / 0.17883277) + 0.28466892) / 12
+        return _where(ldr <= 0.5, ldr**2 / 3, high) / _HLG_WHITE
+    raise ValueError(f"transfer must be gamma, srgb, bt709, pq or hlg, not {transfer!r}")
 
 
 def encode(linear: Array, transfer: Transfer = "gamma", gamma: float = 2.0) -> Array:
@@ -80,6 +95,10 @@ def compose_hdr(
 
 def _where(condition: Any, yes: Array, no: Array) -> Array:
     return torch.where(condition, yes, no) if isinstance(yes, torch.Tensor) else np.where(condition, yes, no)
+
+
+def _exp(x: Array) -> Array:
+    return torch.exp(x) if isinstance(x, torch.Tensor) else np.exp(x)
 
 
 def _expm1(x: Array) -> Array:

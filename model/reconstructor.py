@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from model.constants import LOG_RANGE
-from model.exposure import Transfer, compose_hdr, exposure_mask, linearise
+from model.exposure import Encoding, Transfer, compose_hdr, exposure_mask, linearise
 from model.masked_unet import MaskedUNet, receptive_radius
 from model.selective import fold, reconstruct_where
 from model.tiling import Tile, bytes_per_pixel, clipped_region, largest_tile, plan, window
@@ -91,22 +91,25 @@ class Reconstructor:
         """
         return self.compose(ldr, self.predict_log(ldr))
 
-    def compose(self, ldr: np.ndarray, log_hdr: np.ndarray | None) -> np.ndarray:
-        """Eq. 1 with this reconstructor's transfer and the weights' floor, float32 H×W×3.
+    def compose(self, ldr: np.ndarray, log_hdr: np.ndarray | None, encoding: Encoding | None = None) -> np.ndarray:
+        """Eq. 1 with the weights' floor, float32 H×W×3.
 
-        ldr: as `predict_log` took it. log_hdr: what it returned, whose memory is used for the result.
+        ldr: as `predict_log` took it. log_hdr: what it returned, whose memory is used for the result. encoding: of ldr;
+        None: this reconstructor's transfer and gamma.
         """
         ldr = np.ascontiguousarray(ldr, dtype=np.float32)
+        encoding = encoding or Encoding(self.transfer, self.gamma)
+        transfer, gamma = encoding.transfer, encoding.gamma
         if log_hdr is None:
-            return linearise(ldr, self.transfer, self.gamma)
+            return linearise(ldr, transfer, gamma)
         for rows in _bands(ldr):
             mask = exposure_mask(ldr[rows], self.config.mask_threshold)
             if mask.min() < 1:
                 log_hdr[rows] = compose_hdr(
-                    ldr[rows], mask, log_hdr[rows], self.gamma, transfer=self.transfer, floor=self.config.floor
+                    ldr[rows], mask, log_hdr[rows], gamma, transfer=transfer, floor=self.config.floor
                 )
             else:
-                log_hdr[rows] = linearise(ldr[rows], self.transfer, self.gamma)
+                log_hdr[rows] = linearise(ldr[rows], transfer, gamma)
         return log_hdr
 
     def predict_log(self, ldr: np.ndarray) -> np.ndarray | None:

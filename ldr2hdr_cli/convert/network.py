@@ -9,6 +9,8 @@ from typing import Literal
 
 import numpy as np
 
+from ldr2hdr_cli.convert.gain_map import with_own_light
+from ldr2hdr_cli.convert.rendering import rendering_of
 from ldr2hdr_cli.convert.temporal import TemporalFilter
 from ldr2hdr_cli.convert.worklist import Work
 from ldr2hdr_cli.options import ConvertOptions, memory_bytes
@@ -48,8 +50,14 @@ def reconstructors(options: ConvertOptions, notify: Callable[[str], None] | None
 class Network:
     """The network as the pipeline calls it: one copy a device, and the frames of a clip with those before them."""
 
-    def __init__(self, reconstructors: list[Reconstructor], temporal: Literal["auto", "off", "strong"]) -> None:
+    def __init__(
+        self,
+        reconstructors: list[Reconstructor],
+        options: ConvertOptions,
+        temporal: Literal["auto", "off", "strong"],
+    ) -> None:
         self.workers = len(reconstructors)
+        self._options = options
         self._any, self._temporal = reconstructors[0], temporal
         # Each copy with the clip that it is at, and what converts that clip's frames: itself where it is at a still.
         self._free: queue.SimpleQueue[tuple[Reconstructor, Path | None, Reconstructor | ClipReconstructor]]
@@ -59,6 +67,8 @@ class Network:
         self._clip: Path | None = None
 
     def predict(self, work: Work) -> np.ndarray | None:
+        if work.info.is_hdr:
+            return None
         reconstructor, clip, predictor = self._free.get()
         if work.clip != clip:
             clip, predictor = work.clip, reconstructor if work.clip is None else reconstructor.clip()
@@ -70,14 +80,16 @@ class Network:
     def finish(self, work: Work, predicted: np.ndarray | None) -> np.ndarray:
         if (temporal_filter := self._filter_of(work)) is not None:
             predicted = temporal_filter.push(work.number, work.frame.pixels, predicted)
-        return self._any.compose(work.frame.pixels, predicted)
+        encoding = rendering_of(work.info, self._options).encoding
+        hdr = self._any.compose(work.frame.pixels, predicted, encoding)
+        return with_own_light(work.frame, work.info, hdr, encoding, self._any.config.mask_threshold)
 
     def lose(self, work: Work) -> None:
         if (temporal_filter := self._filter_of(work)) is not None:
             temporal_filter.lose(work.number, f"frame {work.frame_number}")
 
     def _filter_of(self, work: Work) -> TemporalFilter | None:
-        if work.clip is None or self._temporal == "off":
+        if work.clip is None or self._temporal == "off" or work.info.is_hdr:
             return None
         if work.clip != self._clip:
             config = self._any.config

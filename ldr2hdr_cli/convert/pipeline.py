@@ -240,7 +240,8 @@ class _Encoder:
             return _failed(work, message, ends_run=_hopeless(error))
         except Exception as error:
             return _failed(work, f"{work.output} cannot be written: {unforeseen(error)}", cause=error)
-        clipped = float(np.any(work.frame.pixels > self.threshold, axis=2).mean())
+        is_clipped = np.any(work.frame.pixels > self.threshold, axis=2)
+        clipped = 0.0 if work.info.is_hdr else float(is_clipped.mean())
         megapixels = hdr.shape[0] * hdr.shape[1] / 1e6
         return Done(work.item, work.output, work.frame_number, megapixels, clipped, peak, clamped, entry)
 

@@ -8,4 +8,11 @@ from model.rendering import Rendering
 
 def rendering_of(info: SourceInfo, options: ConvertOptions) -> Rendering:
     """How this source's frames become scene-linear."""
-    return Rendering(encoding=Encoding(options.transfer, options.gamma), gain=2.0**options.exposure)
+    encoding = Encoding(options.transfer, options.gamma)
+    if info.transfer == "pq":  # no choice: these are no codes of a standard display
+        encoding = Encoding("pq")
+    elif info.transfer == "hlg":
+        encoding = Encoding("hlg")
+    elif info.codec == "raw":  # as it was encoded for the network
+        encoding = Encoding("srgb")
+    return Rendering(encoding=encoding, gain=2.0**options.exposure)

@@ -11,6 +11,8 @@ import numpy as np
 
 from ldr2hdr_cli.convert import job, pipeline
 from ldr2hdr_cli.convert.events import Event, Message, Note, Started
+from ldr2hdr_cli.convert.gain_map import with_own_light
+from ldr2hdr_cli.convert.rendering import rendering_of
 from ldr2hdr_cli.convert.worklist import Options, Work
 from ldr2hdr_cli.media.exr import frame_attributes, write_exr
 from ldr2hdr_cli.media.preview import preview_strip, write_preview
@@ -85,6 +87,8 @@ def _run(
         max_pixels=options.max_pixels,
         max_frames=options.max_frames,
         fps=frame_rate(options.fps),
+        from_hdr=options.from_hdr,
+        gain_map=options.gain_map,
         is_filtered=is_filtered,
         stop=stop,
     )
@@ -126,7 +130,7 @@ def _operator(
     decided["weights"] = weights_sha256(options.weights)
     decided["precision"] = networks[-1].precision
     decided["working_size"] = networks[-1].working_size or "off"
-    network = Network(networks, options.temporal if is_filtered else "off")
+    network = Network(networks, options, options.temporal if is_filtered else "off")
     return network, job.Settings(decided), networks[-1].config.mask_threshold
 
 
@@ -150,11 +154,13 @@ class _Classical:
         self._options = options
 
     def predict(self, work: Work) -> np.ndarray:
-        from ldr2hdr_cli.convert.operators import expand
+        from ldr2hdr_cli.convert.operators import THRESHOLD, expand
         from model.exposure import linearise
 
-        ldr, options = work.frame.pixels, self._options
-        return expand(ldr, options.method, linear=linearise(ldr, options.transfer, options.gamma))
+        ldr, encoding = work.frame.pixels, rendering_of(work.info, self._options).encoding
+        seen = linearise(ldr, encoding.transfer, encoding.gamma)
+        hdr = seen if work.info.is_hdr else expand(ldr, self._options.method, linear=seen)
+        return with_own_light(work.frame, work.info, hdr, encoding, THRESHOLD)
 
     def finish(self, _work: Work, predicted: np.ndarray) -> np.ndarray:
         return predicted

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import groupby
 from pathlib import Path
+from typing import Literal
 
 from ldr2hdr_cli.convert.events import Failed, Note, Skipped, unforeseen
 from ldr2hdr_cli.convert.job import Item, Manifest, Selection, Settings, fingerprint
 from ldr2hdr_cli.convert.temporal import warm_up
 from ldr2hdr_cli.media.limits import MAX_PIXELS
-from ldr2hdr_cli.media.sources import Frame, SourceInfo, probe, read_frames, read_still
+from ldr2hdr_cli.media.sources import Frame, SourceInfo, probe, read_frames, read_still, refuse_hdr
 from model.errors import Ldr2hdrError
 
 Stamp = tuple[int, int]
@@ -59,6 +60,8 @@ class Options:
     max_pixels: int = MAX_PIXELS
     max_frames: int = 2**20
     fps: Fraction | None = None  # numbered sequences are clips
+    from_hdr: bool = False
+    gain_map: Literal["use", "ignore", "only"] = "use"
     is_filtered: bool = False  # the frames of a clip depend on those before
     pixels: int = 48 * 2**20  # in hand at a time, 24 bytes each
     stop: threading.Event = field(default_factory=threading.Event)
@@ -173,7 +176,9 @@ def _pictures(clip: Path | None, members: Sequence[tuple[Item, bool]], record: _
         item = by_number[number]
         given[number] = None
         stamp = _stamp(item)
-        info, frame = read_still(item.input.path, max_pixels=options.max_pixels)
+        info, frame = read_still(
+            item.input.path, options.max_pixels, from_hdr=options.from_hdr, gain_map=options.gain_map
+        )
         _unchanged(item, stamp)
         given[number] = stamp
         if clip is not None:
@@ -230,6 +235,7 @@ def _video(item: Item, record: _Record) -> Iterator[Found]:
 def _frames(item: Item, stamp: Stamp, record: _Record) -> Iterator[Found]:
     path, options = item.input.path, record.options
     info = probe(path, deinterlace=options.deinterlace, max_pixels=options.max_pixels)
+    refuse_hdr(info, options.from_hdr)
     begin, last = options.selection.indices()
     every = options.selection.every
     phase = begin % every
@@ -255,6 +261,7 @@ def _frames(item: Item, stamp: Stamp, record: _Record) -> Iterator[Found]:
             deinterlace=options.deinterlace,
             max_pixels=options.max_pixels,
             start_number=item.start_number,
+            from_hdr=options.from_hdr,
         ):
             _unchanged(item, stamp)
             if frame.index >= options.max_frames:
@@ -270,6 +277,8 @@ def _frames(item: Item, stamp: Stamp, record: _Record) -> Iterator[Found]:
     is_empty = first == begin  # nothing was finished at the front
     for work in read(first, last):
         is_empty = False
+        if work.frame.note:
+            yield Note(item, f"{path}: {work.frame.note}")
         if (yield from walk.step(item, work.frame.index, work.number)):
             yield work
     if is_empty:

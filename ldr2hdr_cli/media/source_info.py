@@ -1,5 +1,6 @@
 """What is known of a source, a picture or a clip, and its frames."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -8,6 +9,12 @@ from typing import Literal
 import numpy as np
 
 from ldr2hdr_cli.media.colour import REC709
+from model.errors import Ldr2hdrError
+
+HDR_NOTES = {
+    "pq": "its PQ is light of the display: 203 cd/m² become 1.0 (ITU-R BT.2408).",
+    "hlg": "its HLG is light of the scene, without the OOTF of a display: 75 % become 1.0 (ITU-R BT.2408).",
+}
 
 
 @dataclass(frozen=True)
@@ -16,6 +23,9 @@ class SourceInfo:
 
     width, height: as displayed, orientation applied. pixel_aspect: width of a pixel over its height. timecode: of the
     first frame, "01:00:00:00", or "01:00:00;02" where frames are dropped. notes: what had to be assumed, as sentences.
+    is_hdr: it holds all its light (PQ, HLG, or a gain map that is taken alone), and the network has no part in it.
+    gain_max: the largest that Frame.gain can say, one value or three. mastering_display, max_cll, max_fall: of HDR, as
+    text and in cd/m².
     """
 
     path: Path
@@ -36,6 +46,11 @@ class SourceInfo:
     matrix: str = ""
     full_range: bool | None = None
     transfer: str = ""
+    is_hdr: bool = False
+    gain_max: tuple[float, ...] = ()
+    mastering_display: str = ""
+    max_cll: int | None = None
+    max_fall: int | None = None
 
 
 @dataclass
@@ -44,6 +59,8 @@ class Frame:
 
     pixels: float32 H×W×3, display-encoded RGB in [0, 1]. alpha: float32 H×W in [0, 1], straight, or None.
     index: position in the source, in the order of presentation, from 0. seconds: its time stamp.
+    note: what changes with this frame, as `SourceInfo.notes`, or nothing.
+    gain: float32 H×W×1 or H×W×3, by which the source itself is brighter than `pixels`, as linear light; or None.
     """
 
     pixels: np.ndarray
@@ -51,3 +68,22 @@ class Frame:
     index: int = 0
     seconds: float | None = None
     timecode: str | None = None
+    gain: np.ndarray | None = None
+    note: str = ""
+
+
+def mastering_display(points: Sequence[tuple[float, float]], low: float, high: float) -> str:
+    """In words. points: xy of red, green, blue and white. low, high: luminance in cd/m²."""
+    names = "RGBW"
+    shown = ", ".join(f"{name} {x:.4g} {y:.4g}" for name, (x, y) in zip(names, points, strict=True))
+    return f"{low:.4g} to {high:.4g} cd/m², {shown}"
+
+
+def refuse_hdr(info: SourceInfo, from_hdr: bool = False) -> None:
+    """Raises Ldr2hdrError for PQ and HLG, unless they are asked for."""
+    if info.is_hdr and not from_hdr:
+        name = {"pq": "PQ (SMPTE ST 2084)", "hlg": "HLG (ARIB STD-B67)"}[info.transfer]
+        raise Ldr2hdrError(
+            f"{info.path} is HDR already: its transfer is {name}, and nothing in it is clipped that could be "
+            "reconstructed; --from-hdr makes it linear without the network."
+        )

@@ -8,19 +8,21 @@ import logging
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from ldr2hdr_cli.media.colour import ADOBE_RGB, P3D65, REC709
+from ldr2hdr_cli.media.gain_map import GainMap, apple, in_jpeg
+from ldr2hdr_cli.media.heif import CODED_PRIMARIES, HDR_TRANSFER, Heif, is_heif
 from ldr2hdr_cli.media.limits import MAX_PIXELS, check_size
-from ldr2hdr_cli.media.source_info import Frame, SourceInfo
+from ldr2hdr_cli.media.raw import DNG_VERSION, is_raw, read_raw
+from ldr2hdr_cli.media.source_info import HDR_NOTES, Frame, SourceInfo, refuse_hdr
 from model.errors import Ldr2hdrError
-from model.exposure import encode
+from model.exposure import encode, linearise
 
 HDR_SUFFIXES = {".exr", ".hdr", ".pic", ".rgbe", ".pfm"}
-_HDR_TRANSFER = {16: "PQ (SMPTE ST 2084)", 18: "HLG (ARIB STD-B67)"}
 _KEPT = {"p3d65": (P3D65, "srgb"), "adobergb": (ADOBE_RGB, "gamma2.2"), "bt709": (REC709, "srgb")}
 _XY_TOLERANCE = 0.004  # profiles round their primaries
 _TILE = 2**20  # pixels that a tile may always have, however few --max-pixels allows
@@ -42,30 +44,113 @@ class _Colour:
 
 
 def probe_still(path: Path, max_pixels: int = MAX_PIXELS) -> SourceInfo:
-    """What a still is, from its header. Raises Ldr2hdrError."""
+    """What a still is, from its header; of its gain map, what there is. Raises Ldr2hdrError."""
     with _reading(path):
-        _refuse_hdr(path)
-        if deep := _deep(path, max_pixels, header_only=True):
-            return deep[0]
-        with _opened(path, max_pixels) as image:
-            return _source_info(path, image)
+        return _read(path, max_pixels, header_only=True, gain_map="use")[0]
 
 
-def read_still(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[SourceInfo, Frame]:
+def read_still(
+    path: Path,
+    max_pixels: int = MAX_PIXELS,
+    *,
+    from_hdr: bool = False,
+    gain_map: Literal["use", "ignore", "only"] = "ignore",
+) -> tuple[SourceInfo, Frame]:
     """A still and its pixels. max_pixels: refuse more than this, before decoding.
 
     EXIF orientation is applied. ICC profiles are converted to sRGB, except Display P3 and Adobe RGB: their pixels are
-    kept, and their primaries are in the SourceInfo. CMYK and grey become RGB. 16-bit PNG and TIFF keep their depth.
-    Alpha is straight and untouched. Raises Ldr2hdrError for what cannot be read whole, and for HDR.
+    kept, and their primaries are in the SourceInfo. CMYK and grey become RGB. More than 8 bits are kept.
+    Alpha is straight and untouched. from_hdr: PQ and HLG are read too. gain_map: "ignore" leaves `Frame.gain` out, and
+    with "only" a picture that has one counts as HDR. Raises Ldr2hdrError for what cannot be read whole, and for HDR.
     """
     with _reading(path):
-        _refuse_hdr(path)
-        if deep := _deep(path, max_pixels):
-            return deep
-        with _opened(path, max_pixels) as image:
-            info = _source_info(path, image)
-            image.load()
-            return info, _frame(image)
+        info, frame = _read(path, max_pixels, gain_map=gain_map)
+        refuse_hdr(info, from_hdr)
+        if frame.gain is not None and info.codec != "raw":
+            info = _with_gain(info, gain_map)
+        return info, frame
+
+
+def _read(path: Path, max_pixels: int, header_only: bool = False, gain_map: str = "ignore") -> tuple[SourceInfo, Frame]:
+    """header_only: nothing is decoded, and the frame is one black pixel."""
+    with path.open("rb") as file:
+        start = file.read(1 << 20)
+    if is_raw(path, start):
+        return read_raw(path, max_pixels, header_only)
+    if start.startswith((b"\x76\x2f\x31\x01", b"#?RADIANCE", b"#?RGBE")) or path.suffix.lower() in HDR_SUFFIXES:
+        raise Ldr2hdrError(f"{path} is HDR already: nothing in it is clipped that could be reconstructed.")
+    if is_heif(start):
+        return _heif(path, max_pixels, header_only, gain_map)
+    info, frame = _deep(path, max_pixels, header_only) or _plain(path, max_pixels, header_only, gain_map)
+    return _with_code_points(info, start), frame
+
+
+def _plain(path: Path, max_pixels: int, header_only: bool, gain_map: str) -> tuple[SourceInfo, Frame]:
+    """Whatever Pillow reads, in 8 bits."""
+    with _opened(path, max_pixels) as image:
+        info = _source_info(path, image)
+        found = None
+        if image.format == "MPO" and gain_map != "ignore":
+            found = in_jpeg(path.read_bytes(), image.getexif())
+        if found is not None:
+            others = "; the first one is converted."
+            info = replace(info, gain_max=found.most, notes=tuple(n for n in info.notes if not n.endswith(others)))
+        if header_only:
+            return info, Frame(np.zeros((1, 1, 3), np.float32), None)
+        image.load()
+        turn = image.getexif().get(0x0112, 1)
+        frame = _frame(image)
+        if found is not None:
+            frame.gain = _gain(found, info, frame.pixels, turn)
+        return info, frame
+
+
+def _gain(found: GainMap, info: SourceInfo, pixels: np.ndarray, orientation: int = 1) -> np.ndarray:
+    """What a map says of each pixel. orientation: EXIF's, of the picture, in which the map is stored too."""
+    turned = replace(found, codes=_upright(found.codes, orientation))
+    return turned.factor(linearise(pixels, "gamma", 2.2) if info.transfer == "gamma2.2" else linearise(pixels, "srgb"))
+
+
+def _with_gain(info: SourceInfo, gain_map: str) -> SourceInfo:
+    stops = np.log2(max(info.gain_max))
+    above = (
+        "the file's own light is taken alone" if gain_map == "only" else "the network decides above the map's maximum"
+    )
+    note = f"its gain map holds highlights of up to {stops:.2f} stops above white; {above}."
+    return replace(info, is_hdr=gain_map == "only", notes=(*info.notes, note))
+
+
+def _heif(path: Path, max_pixels: int, header_only: bool, gain_map: str) -> tuple[SourceInfo, Frame]:
+    heif = Heif(path, max_pixels)
+    found = None
+    if gain_map != "ignore" and (apple_map := heif.gain_map()):
+        exif = Image.Exif()
+        exif.load(heif.exif)
+        found = apple(*apple_map, exif)
+    values = np.zeros((1, 1, 3 + heif.info.has_alpha), np.float32) if header_only else heif.values()
+    info, frame = _deep_frame(heif.info, values, heif.profile, 1)
+    if heif.profile is None:
+        kept = heif.info
+        info = replace(info, chromaticities=kept.chromaticities, primaries=kept.primaries, transfer=kept.transfer)
+    if found is not None:
+        info = replace(info, gain_max=found.most)
+        frame.gain = None if header_only else _gain(found, info, frame.pixels)
+    return info, frame
+
+
+def _with_code_points(info: SourceInfo, start: bytes) -> SourceInfo:
+    """With the primaries and the transfer that cICP of a PNG, or nclx of an AVIF, give a picture in PQ or HLG."""
+    points = None
+    if start.startswith(b"\x89PNG") and (at := start.find(b"cICP")) > 0:
+        points = start[at + 4], start[at + 5]
+    elif b"ftyp" in start[:16] and b"tmap" not in start and (at := start.find(b"colrnclx")) > 0:
+        points = start[at + 9], start[at + 11]  # the lower halves of two 16-bit numbers
+    if points is None or points[1] not in HDR_TRANSFER:
+        return info
+    name, chromaticities = CODED_PRIMARIES.get(points[0], ("bt709", REC709))
+    transfer = HDR_TRANSFER[points[1]]
+    notes = (*info.notes, HDR_NOTES[transfer])
+    return replace(info, primaries=name, chromaticities=chromaticities, transfer=transfer, is_hdr=True, notes=notes)
 
 
 class _reading:
@@ -91,23 +176,6 @@ class _reading:
             raise Ldr2hdrError(f"{self.path} is not a picture in a known format, whatever its name says.") from None
         reason = " ".join(str(error).split()) or type(error).__name__
         raise Ldr2hdrError(f"{self.path} cannot be read whole ({reason}); it is damaged or cut off.") from None
-
-
-def _refuse_hdr(path: Path) -> None:
-    with path.open("rb") as file:
-        start = file.read(1 << 20)
-    radiance = start.startswith((b"#?RADIANCE", b"#?RGBE"))
-    if start.startswith(b"\x76\x2f\x31\x01") or radiance or path.suffix.lower() in HDR_SUFFIXES:
-        raise Ldr2hdrError(f"{path} is HDR already: nothing in it is clipped that could be reconstructed.")
-    transfer = None
-    if start.startswith(b"\x89PNG") and (at := start.find(b"cICP")) > 0:
-        transfer = start[at + 5]
-    elif b"ftyp" in start[:16] and (at := start.find(b"colrnclx")) > 0:
-        transfer = int.from_bytes(start[at + 10 : at + 12], "big")
-    if transfer in _HDR_TRANSFER:
-        raise Ldr2hdrError(
-            f"{path} is HDR already: its transfer is {_HDR_TRANSFER[transfer]}; convert it with a colour-managed tool."
-        )
 
 
 def _opened(path: Path, max_pixels: int) -> Image.Image:
@@ -249,18 +317,36 @@ def _has_curve(profile: bytes, transfer: str) -> bool:
 
 
 def _deep(path: Path, max_pixels: int, header_only: bool = False) -> tuple[SourceInfo, Frame] | None:
-    """16-bit PNG and TIFF in colour, which Pillow would bring down to 8 bits; None for everything else.
+    """Colour PNG, TIFF and AVIF of more than 8 bits, which Pillow would bring down to 8; None for everything else.
 
     header_only: nothing is decoded, and the frame is one black pixel.
     """
     with path.open("rb") as file:
-        start = file.read(33)
+        start = file.read(1 << 16)
     if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return _deep_tiff(path, max_pixels, header_only)
     if start.startswith(b"\x89PNG") and start[24:25] == b"\x10":
         samples = {0: 1, 2: 3, 4: 2, 6: 4}.get(start[25], 0)  # PNG specification, 11.2.2, colour type
         return _deep_png(path, max_pixels, samples if header_only else None)
+    # AV1CodecConfigurationRecord (AV1-ISOBMFF, 2.3.3): its third byte says high_bitdepth and twelve_bit.
+    if start[4:8] == b"ftyp" and (at := start.find(b"av1C")) > 0 and start[at + 6] & 0x40:
+        return _deep_avif(path, max_pixels, 12 if start[at + 6] & 0x20 else 10, header_only)
     return None
+
+
+def _deep_avif(path: Path, max_pixels: int, bits: int, header_only: bool) -> tuple[SourceInfo, Frame]:
+    import imagecodecs
+
+    with _opened(path, max_pixels) as image:
+        orientation = image.getexif().get(0x0112, 1)  # which Pillow makes of the container's turns and mirrors
+        profile = image.info.get("icc_profile")
+        info = replace(_source_info(path, image), bit_depth=bits, width=image.width, height=image.height)
+    if header_only:
+        values = np.zeros((1, 1, 3 + info.has_alpha), np.float32)
+    else:
+        codes = imagecodecs.avif_decode(path.read_bytes(), index=0)
+        values = codes.astype(np.float32) / np.float32(2**bits - 1)
+    return _deep_frame(info, values, profile, orientation)
 
 
 def _deep_png(path: Path, max_pixels: int, samples: int | None) -> tuple[SourceInfo, Frame]:
@@ -271,14 +357,14 @@ def _deep_png(path: Path, max_pixels: int, samples: int | None) -> tuple[SourceI
         profile, orientation = image.info.get("icc_profile"), image.getexif().get(0x0112, 1)
         if samples is not None:
             samples += samples == 3 and "transparency" in image.info  # which cv2 makes an alpha channel
-            return _deep_frame(info, np.zeros((1, 1, samples), np.uint16), profile, orientation)
+            return _deep_frame(info, np.zeros((1, 1, samples), np.float32), profile, orientation)
         image.load()  # Pillow finds what is cut off, and cv2 does not say
     codes = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
     if codes is None or codes.dtype != np.uint16:
         raise ValueError("no 16-bit picture inside")
     if codes.ndim == 3:
         codes = codes[..., [2, 1, 0, 3][: codes.shape[2]]]
-    return _deep_frame(info, codes, profile, orientation)
+    return _deep_frame(info, _from_16_bits(codes), profile, orientation)
 
 
 def _deep_tiff(path: Path, max_pixels: int, header_only: bool) -> tuple[SourceInfo, Frame] | None:
@@ -286,6 +372,8 @@ def _deep_tiff(path: Path, max_pixels: int, header_only: bool) -> tuple[SourceIn
 
     with tifffile.TiffFile(path) as tiff:
         page: Any = tiff.pages[0]
+        if DNG_VERSION in page.tags:  # whatever its suffix; its first page is a thumbnail as a rule
+            return read_raw(path, max_pixels, header_only)
         samples = int(page.samplesperpixel)
         if page.imagedepth != 1:
             raise Ldr2hdrError(f"{path} is a volume of {page.imagedepth} slices and no picture; give one slice.")
@@ -311,7 +399,7 @@ def _deep_tiff(path: Path, max_pixels: int, header_only: bool) -> tuple[SourceIn
         info = SourceInfo(path, "still", page.imagewidth, page.imagelength, 16, codec="tiff", full_range=True)
     if several:
         info = replace(info, notes=("it has several pictures; the first one is converted.",))
-    found = _deep_frame(info, codes, profile, int(orientation))
+    found = _deep_frame(info, _from_16_bits(codes), profile, int(orientation))
     if associated and found[1].alpha is not None:
         alpha = found[1].alpha[..., None]
         found[1].pixels = np.clip(
@@ -320,13 +408,16 @@ def _deep_tiff(path: Path, max_pixels: int, header_only: bool) -> tuple[SourceIn
     return found
 
 
+def _from_16_bits(codes: np.ndarray) -> np.ndarray:
+    return codes.astype(np.float32) / np.float32(65535)
+
+
 def _deep_frame(
-    info: SourceInfo, codes: np.ndarray, profile: bytes | None, orientation: int
+    info: SourceInfo, values: np.ndarray, profile: bytes | None, orientation: int
 ) -> tuple[SourceInfo, Frame]:
-    """16-bit codes, H×W or H×W×(1 to 4), upright and in a space that is kept. info: its size as stored."""
-    if codes.ndim == 2:
-        codes = codes[..., None]
-    values = codes.astype(np.float32) / np.float32(65535)
+    """float32 H×W or H×W×(1 to 4) in [0, 1], upright and in a space that is kept. info: its size as stored."""
+    if values.ndim == 2:
+        values = values[..., None]
     alpha = values[..., -1] if values.shape[2] in (2, 4) else None
     pixels = values[..., :3] if values.shape[2] >= 3 else values[..., :1]
     colour = _colour(profile, "RGB")
