@@ -68,6 +68,7 @@ def read_raw(path: Path, max_pixels: int, header_only: bool = False) -> tuple[So
                 use_camera_wb=False,
                 user_wb=balance,
                 no_auto_bright=True,
+                adjust_maximum_thr=0,  # or each picture would be scaled by its own brightest pixel
                 output_bps=16,
                 gamma=(1, 1),
                 output_color=rawpy.ColorSpace.Rec2020,
