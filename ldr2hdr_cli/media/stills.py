@@ -5,6 +5,7 @@ What only some stills need (tifffile, imagecodecs, OpenCV, LittleCMS) is importe
 
 import io
 import logging
+import struct
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,7 +92,10 @@ def _plain(path: Path, max_pixels: int, header_only: bool, gain_map: str) -> tup
         info = _source_info(path, image)
         found = None
         if image.format == "MPO" and gain_map != "ignore":
-            found = in_jpeg(path.read_bytes(), image.getexif())
+            try:
+                found = in_jpeg(path.read_bytes(), image.getexif())
+            except (ValueError, ArithmeticError, struct.error) as error:  # the picture itself may well be whole
+                info = replace(info, notes=(*info.notes, f"its gain map is damaged ({error}), and left out."))
         if found is not None:
             others = "; the first one is converted."
             info = replace(info, gain_max=found.most, notes=tuple(n for n in info.notes if not n.endswith(others)))
