@@ -3,8 +3,6 @@
 import io
 import json
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import imagecodecs
@@ -12,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
+from ldr2hdr_cli.app import app
 from ldr2hdr_cli.media.colour import P3D65
 from ldr2hdr_cli.media.exr import read_exr
 from ldr2hdr_cli.media.sources import probe, read_still
@@ -224,19 +224,9 @@ def test_convert_uses_ignores_or_takes_alone_what_a_photograph_brings(tmp_path):
     (tmp_path / "a.jpg").write_bytes(two_pictures(base(), gain))
     found, said = {}, {}
     for how in ("use", "ignore", "only"):
-        command = [
-            sys.executable,
-            "-m",
-            "ldr2hdr_cli.app",
-            "convert",
-            tmp_path / "a.jpg",
-            "-o",
-            tmp_path / how,
-            "--json",
-        ]
-        command += ["--weights", weights, "--float", "--transfer", "srgb", "--gain-map", how]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        command = ["convert", tmp_path / "a.jpg", "-o", tmp_path / how, "--json", "--weights", weights, "--float"]
+        done = CliRunner().invoke(app, [*map(str, command), "--transfer", "srgb", "--gain-map", how, "--device", "cpu"])
+        assert done.exit_code == 0, done.stderr
         found[how] = read_exr(tmp_path / how / "a.exr")[0]
         said[how] = [
             event["message"] for event in map(json.loads, done.stdout.splitlines()) if event["event"] == "note"

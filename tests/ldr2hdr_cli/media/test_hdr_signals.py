@@ -1,10 +1,7 @@
 """PQ and HLG, clips and stills: described, refused, and made linear when that is asked for."""
 
 import json
-import os
 import struct
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 
@@ -12,7 +9,10 @@ import cv2
 import imagecodecs
 import numpy as np
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
+from ldr2hdr_cli.app import app
 from ldr2hdr_cli.media.colour import REC2020
 from ldr2hdr_cli.media.exr import read_exr
 from ldr2hdr_cli.media.sources import probe, read_still
@@ -32,9 +32,8 @@ def steps(transfer: str) -> tuple[np.ndarray, ...]:
     return luma, chroma, chroma
 
 
-def ldr2hdr(*arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "ldr2hdr_cli.app", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+def ldr2hdr(*arguments) -> Result:
+    return CliRunner().invoke(app, list(map(str, arguments)))
 
 
 def png(path: Path, codes: np.ndarray, primaries: int, transfer: int) -> Path:
@@ -50,9 +49,9 @@ def test_a_clip_becomes_linear_without_the_network_when_asked(clip, tmp_path, tr
     codec = {"codec": "libx264", "pixels": "yuv420p10le", "options": {"qp": "0"}}
     path = clip("a.mp4", [steps(transfer)] * 3, **codec, tags={**TAGS, "color_trc": TRC[transfer]})
     refused = ldr2hdr("convert", path, "-o", tmp_path / "no")
-    assert refused.returncode == 1 and "is HDR already" in refused.stderr and "--from-hdr" in refused.stderr
+    assert refused.exit_code == 1 and "is HDR already" in refused.stderr and "--from-hdr" in refused.stderr
     done = ldr2hdr("convert", path, "-o", tmp_path / "out", "--from-hdr", "--float", "--json", "--device", "cpu")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert any("1.0 (ITU-R BT.2408)" in event.get("message", "") for event in events)
     assert [event["clipped"] for event in events if event["event"] == "done"] == [0, 0, 0]
@@ -75,7 +74,7 @@ def test_what_is_known_of_a_clip_is_told(clip):
     )
     assert info.mastering_display == "0.005 to 1000 cd/m², R 0.68 0.32, G 0.265 0.69, B 0.15 0.06, W 0.3127 0.329"
     told = ldr2hdr("info", path)
-    assert told.returncode == 0 and "0.005 to 1000" in told.stdout and "pq" in told.stdout
+    assert told.exit_code == 0 and "0.005 to 1000" in told.stdout and "pq" in told.stdout
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.avif", "a.heic"])
