@@ -91,11 +91,15 @@ class Heif:
         return values
 
     def gain_map(self) -> tuple[np.ndarray, bytes] | None:
-        """Apple's auxiliary gain map, uint8 h×w, and the XMP that may stand with it or with the picture."""
+        """Apple's auxiliary gain map, uint8 h×w, and the XMP that newer phones write for it, or nothing."""
         if not self.maps:
             return None
         codes = np.asarray(self._image.get_aux_image(self.maps[0]))
-        xmp = self._image.info.get("xmp") or b""
+        # libheif gives the XMP of pictures alone: that of the map is looked for in the file, where it stands as text.
+        data = self.info.path.read_bytes()
+        at = data.find(b"HDRGainMapHeadroom")
+        begin, end = data.rfind(b"<x:xmpmeta", 0, max(at, 0)), data.find(b"</x:xmpmeta>", max(at, 0))
+        xmp = data[begin : end + len(b"</x:xmpmeta>")] if 0 <= begin < at < end else b""
         return (codes if codes.ndim == 2 else codes[..., 0]), xmp
 
 

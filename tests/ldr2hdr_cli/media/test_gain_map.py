@@ -178,6 +178,102 @@ def test_an_apple_photograph_may_have_it_in_the_maps_xmp(tmp_path):
     assert light(tmp_path / "a.jpg")[0, -1, 0] == pytest.approx(wanted, rel=0.02)
 
 
+def boxes(data: bytes) -> dict[bytes, bytes]:
+    """The bodies of the boxes in a row (ISO 14496-12, 4.2); of several with one name the first."""
+    found, at = {}, 0
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        found.setdefault(data[at + 4 : at + 8], data[at + 8 : at + size])
+        at += size
+    return found
+
+
+def box(name: bytes, *parts: bytes) -> bytes:
+    body = b"".join(parts)
+    return struct.pack(">I4s", 8 + len(body), name) + body
+
+
+def coded(codes: np.ndarray, **how) -> tuple[bytes, bytes, bytes]:
+    """Its configuration, its pixi and its coded picture, as libheif writes a HEIC of one item."""
+    heif = pytest.importorskip("pillow_heif")
+    buffer = io.BytesIO()
+    heif.from_pillow(Image.fromarray(codes)).save(buffer, quality=-1, **how)
+    whole = boxes(buffer.getvalue())
+    properties = boxes(boxes(boxes(whole[b"meta"][4:])[b"iprp"])[b"ipco"])
+    return properties[b"hvcC"], properties[b"pixi"], whole[b"mdat"]
+
+
+def apple_heic(path: Path, picture: np.ndarray, gain: np.ndarray, exif: bytes, xmp: bytes = b"", turn: int = 0) -> None:
+    """Two coded items, the second auxiliary to the first, with EXIF and XMP (ISO 23008-12, clauses 6 to 9)."""
+    items = [coded(picture, chroma=444, matrix_coefficients=6), coded(gain)]
+    payloads = [items[0][2], items[1][2], struct.pack(">I", 6) + exif, xmp]
+    kinds = [b"hvc1", b"hvc1", b"Exif", b"mime"]
+    full = bytes(4)  # version and flags
+    properties, associations = b"", b""
+    count = 0
+    for number, (codes, (config, pixi, _)) in enumerate(zip((picture, gain), items, strict=True), 1):
+        own = [box(b"ispe", full, struct.pack(">II", codes.shape[1], codes.shape[0])), box(b"pixi", pixi)]
+        own.append(box(b"hvcC", config))
+        if number == 2:
+            own.append(box(b"auxC", full, b"urn:com:apple:photo:2020:aux:hdrgainmap\0"))
+        if turn:
+            own.append(box(b"irot", bytes([turn])))
+        properties += b"".join(own)
+        places = range(count + 1, count + len(own) + 1)
+        associations += struct.pack(">HB", number, len(own)) + bytes(0x80 | place for place in places)
+        count += len(own)
+    entries = b"".join(
+        box(b"infe", bytes([2, 0, 0, number == 2]), struct.pack(">HH4s", number, 0, kind),
+            b"\0application/rdf+xml\0" if kind == b"mime" else b"\0")
+        for number, kind in enumerate(kinds, 1)
+    )  # fmt: skip
+    references = b"".join(
+        box(name, struct.pack(">HHH", this, 1, other))
+        for name, this, other in ((b"auxl", 2, 1), (b"cdsc", 3, 1), (b"cdsc", 4, 2))
+    )
+
+    def file(start: int) -> bytes:
+        places, at = b"", start
+        for number, payload in enumerate(payloads, 1):
+            places += struct.pack(">HHHII", number, 0, 1, at, len(payload))
+            at += len(payload)
+        meta = box(
+            b"meta",
+            full,
+            box(b"hdlr", full, bytes(4), b"pict", bytes(13)),
+            box(b"pitm", full, struct.pack(">H", 1)),
+            box(b"iinf", full, struct.pack(">H", 4), entries),
+            box(b"iref", full, references),
+            box(b"iprp", box(b"ipco", properties), box(b"ipma", full, struct.pack(">I", 2), associations)),
+            box(b"iloc", full, b"\x44\0", struct.pack(">H", 4), places),
+        )
+        head = box(b"ftyp", b"heic", bytes(4), b"mif1heic") + meta
+        return head + box(b"mdat", *payloads)
+
+    path.write_bytes(file(len(file(0)) - sum(map(len, payloads))))
+
+
+@pytest.mark.parametrize("turn", [0, 3])
+@pytest.mark.parametrize("place", ["maker note", "xmp"])
+def test_a_heic_of_a_phone_has_its_map_as_an_auxiliary_picture(tmp_path, place, turn):
+    exif = Image.Exif()
+    exif[0x0112] = {0: 1, 3: 6}[turn]
+    if place == "maker note":
+        exif.get_ifd(0x8769)[0x927C] = maker_note({33: 1.1, 48: 0.0})  # 8 times
+    text = APPLE.format(' HDRGainMap:HDRGainMapHeadroom="8"').encode() if place == "xmp" else b""
+    gain = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (64, 1))
+    picture = np.full((128, 192, 3), 200, np.uint8)
+    picture[:, 96:] = 255
+    apple_heic(tmp_path / "a.heic", picture, gain, exif.tobytes(), text, turn)
+    info, frame = read_still(tmp_path / "a.heic", gain_map="use")
+    assert info.gain_max == pytest.approx((8,), rel=1e-4) and info.codec == "heif"
+    assert probe(tmp_path / "a.heic").gain_max == info.gain_max
+    pixels, found = (np.rot90(one, turn // 3) for one in (frame.pixels, frame.gain))
+    assert pixels.shape == picture.shape and np.abs(pixels * 255 - picture).max() < 2.1
+    middle = 1 + 7 * linearise(np.array([0.5]), "bt709")[0]
+    np.testing.assert_allclose(found[64, [0, 96, -1], 0], [1, middle, 8], rtol=0.03)
+
+
 def test_a_turned_photograph_turns_its_map(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
