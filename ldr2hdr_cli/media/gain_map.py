@@ -1,8 +1,8 @@
 """Gain maps: the second, small picture by which a photograph says how much brighter than its base it was.
 
-Three kinds are read: ISO 21496-1 (2025) and Google's Ultra HDR (Ultra HDR Image Format v1.1; Adobe's Gain Map 1.0) in
-JPEGs of several pictures (CIPA DC-007, "MPF"), and Apple's ("Applying Apple HDR effect to your photos", Apple developer
-documentation) in JPEG and HEIC.
+Three kinds are read: ISO 21496-1 (2025), in JPEGs of several pictures (CIPA DC-007, "MPF") and in HEIF and AVIF (see
+`heif_items`); Google's Ultra HDR (Ultra HDR Image Format v1.1; Adobe's Gain Map 1.0) in such JPEGs; and Apple's
+("Applying Apple HDR effect to your photos", Apple developer documentation) in JPEG and HEIC.
 """
 
 import struct
@@ -82,11 +82,11 @@ def in_jpeg(data: bytes, exif: Any) -> GainMap | None:
                 iso = payload[len(_ISO) :]
         values = _elements(xmp)
         if len(iso) > 4:
-            found = _iso(iso, picture)
+            found = standard(iso, decoded(picture))
         elif f"{_HDRGM}GainMapMax" in values:
             found = _adobe(values, picture)
         elif APPLE in xmp.decode("utf-8", "replace") or f"{_APPLE_MAP}HDRGainMapVersion" in values:
-            found = apple(_decoded(picture)[..., 0], xmp, exif)
+            found = apple(decoded(picture)[..., 0], xmp, exif)
         else:
             continue
         return found if found and max(found.high) > 0 else None
@@ -132,8 +132,11 @@ def _ratios(note: bytes) -> Iterator[tuple[int, float]]:
             yield tag, above / below if below else 0.0
 
 
-def _iso(payload: bytes, picture: bytes) -> GainMap | None:
-    """ISO 21496-1, annex C.2: versions, flags, two headrooms, and five fractions for each channel."""
+def standard(payload: bytes, codes: np.ndarray) -> GainMap | None:
+    """ISO 21496-1, annex C.2: versions, flags, two headrooms, and five fractions for each channel.
+
+    codes: the map, float32 h×w×(1 or 3) in [0, 1]. None for one that goes the other way, from an HDR base.
+    """
     least_version, _, flags = struct.unpack_from(">HHB", payload)
     if least_version > 0:
         return None  # written for readers of another version
@@ -147,7 +150,7 @@ def _iso(payload: bytes, picture: bytes) -> GainMap | None:
         for place, (field, form) in enumerate(zip(fields, (">i", ">i", ">I", ">i", ">i"), strict=True)):
             field.append(_fraction(payload, start + 8 * place, form))
     low, high, gamma, base_offset, offset = map(tuple, fields)
-    return GainMap("ISO 21496-1", _channels(_decoded(picture), channels), low, high, gamma, base_offset, offset)
+    return GainMap("ISO 21496-1", _channels(codes, channels), low, high, gamma, base_offset, offset)
 
 
 def _fraction(payload: bytes, at: int, form: str) -> float:
@@ -167,9 +170,7 @@ def _adobe(values: dict[str, list[str]], picture: bytes) -> GainMap | None:
         return None
     low, high, gamma = numbers("GainMapMin", 0), numbers("GainMapMax", 1), numbers("Gamma", 1)
     offsets = numbers("OffsetSDR", 1 / 64), numbers("OffsetHDR", 1 / 64)
-    decoded = _decoded(picture)
-    channels = max(map(len, (low, high, gamma, *offsets)))
-    return GainMap("Ultra HDR", _channels(decoded, max(channels, decoded.shape[2])), low, high, gamma, *offsets)
+    return GainMap("Ultra HDR", decoded(picture), low, high, gamma, *offsets)
 
 
 def _channels(codes: np.ndarray, wanted: int) -> np.ndarray:
@@ -177,7 +178,7 @@ def _channels(codes: np.ndarray, wanted: int) -> np.ndarray:
     return codes[..., :1] if wanted == 1 else codes
 
 
-def _decoded(jpeg: bytes) -> np.ndarray:
+def decoded(jpeg: bytes) -> np.ndarray:
     """float32 h×w×(1 or 3) in [0, 1], RGB."""
     import cv2
 

@@ -90,6 +90,14 @@ class Heif:
             np.clip(values, 0, 1, out=values)
         return values
 
+    def map_values(self, data: bytes) -> np.ndarray:
+        """As `values`, of another file's primary picture: what `heif_items.tone_map` made of this one."""
+        import pillow_heif
+
+        image = pillow_heif.open_heif(data)
+        codes = np.asarray(image[image.primary_index]).astype(np.float32) / np.float32(255)
+        return codes[..., None] if codes.ndim == 2 else codes[..., :3]
+
     def gain_map(self) -> tuple[np.ndarray, bytes] | None:
         """Apple's auxiliary gain map, uint8 h×w, and the XMP that newer phones write for it, or nothing."""
         if not self.maps:

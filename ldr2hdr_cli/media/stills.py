@@ -5,8 +5,8 @@ What only some stills need (tifffile, imagecodecs, OpenCV, LittleCMS) is importe
 
 import io
 import logging
-import struct
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ldr2hdr_cli.media.colour import ADOBE_RGB, P3D65, REC709
-from ldr2hdr_cli.media.gain_map import GainMap, apple, in_jpeg
+from ldr2hdr_cli.media.gain_map import GainMap, apple, in_jpeg, standard
 from ldr2hdr_cli.media.heif import CODED_PRIMARIES, HDR_TRANSFER, Heif, is_heif
+from ldr2hdr_cli.media.heif_items import tone_map
 from ldr2hdr_cli.media.limits import MAX_PIXELS, check_size
 from ldr2hdr_cli.media.raw import DNG_VERSION, is_raw, read_raw
 from ldr2hdr_cli.media.source_info import HDR_NOTES, Frame, SourceInfo, refuse_hdr
@@ -83,6 +84,13 @@ def _read(path: Path, max_pixels: int, header_only: bool = False, gain_map: str 
     if is_heif(start):
         return _heif(path, max_pixels, header_only, gain_map)
     info, frame = _deep(path, max_pixels, header_only) or _plain(path, max_pixels, header_only, gain_map)
+    if info.codec == "avif" and b"tmap" in start and gain_map != "ignore":
+        info, found = _found(info, lambda: _avif_gain_map(path))
+        if found is not None:
+            info = replace(info, gain_max=found.most)
+            if not header_only:
+                with Image.open(path) as image:
+                    frame.gain = _gain(found, info, frame.pixels, image.getexif().get(0x0112, 1))
     return _with_code_points(info, start), frame
 
 
@@ -92,10 +100,7 @@ def _plain(path: Path, max_pixels: int, header_only: bool, gain_map: str) -> tup
         info = _source_info(path, image)
         found = None
         if image.format == "MPO" and gain_map != "ignore":
-            try:
-                found = in_jpeg(path.read_bytes(), image.getexif())
-            except (ValueError, ArithmeticError, struct.error) as error:  # the picture itself may well be whole
-                info = replace(info, notes=(*info.notes, f"its gain map is damaged ({error}), and left out."))
+            info, found = _found(info, lambda: in_jpeg(path.read_bytes(), image.getexif()))
         if found is not None:
             others = "; the first one is converted."
             info = replace(info, gain_max=found.most, notes=tuple(n for n in info.notes if not n.endswith(others)))
@@ -126,13 +131,11 @@ def _with_gain(info: SourceInfo, gain_map: str) -> SourceInfo:
 
 def _heif(path: Path, max_pixels: int, header_only: bool, gain_map: str) -> tuple[SourceInfo, Frame]:
     heif = Heif(path, max_pixels)
-    found = None
-    if gain_map != "ignore" and (apple_map := heif.gain_map()):
-        exif = Image.Exif()
-        exif.load(heif.exif)
-        found = apple(*apple_map, exif)
+    known, found = heif.info, None
+    if gain_map != "ignore":
+        known, found = _found(known, lambda: _heif_gain_map(heif))
     values = np.zeros((1, 1, 3 + heif.info.has_alpha), np.float32) if header_only else heif.values()
-    info, frame = _deep_frame(heif.info, values, heif.profile, 1)
+    info, frame = _deep_frame(known, values, heif.profile, 1)
     if heif.profile is None:
         kept = heif.info
         info = replace(info, chromaticities=kept.chromaticities, primaries=kept.primaries, transfer=kept.transfer)
@@ -140,6 +143,41 @@ def _heif(path: Path, max_pixels: int, header_only: bool, gain_map: str) -> tupl
         info = replace(info, gain_max=found.most)
         frame.gain = None if header_only else _gain(found, info, frame.pixels)
     return info, frame
+
+
+def _heif_gain_map(heif: Heif) -> GainMap | None:
+    """The standard's, or else Apple's, which newer phones write both."""
+    if item := tone_map(heif.info.path.read_bytes()):
+        found = standard(item[0], heif.map_values(item[1]))
+        if found is not None and max(found.high) > 0:
+            return found
+    if apple_map := heif.gain_map():
+        exif = Image.Exif()
+        exif.load(heif.exif)
+        return apple(*apple_map, exif)
+    return None
+
+
+def _found(info: SourceInfo, read: Callable[[], GainMap | None]) -> tuple[SourceInfo, GainMap | None]:
+    """What `read` finds; nothing and a note where it fails, since the picture itself may well be whole."""
+    try:
+        found = read()
+    except Exception as error:  # as `_reading`
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return replace(info, notes=(*info.notes, f"its gain map is damaged ({reason}), and left out.")), None
+    return info, found
+
+
+def _avif_gain_map(path: Path) -> GainMap | None:
+    import imagecodecs
+
+    if (item := tone_map(path.read_bytes())) is None:
+        return None
+    codes = imagecodecs.avif_decode(item[1])
+    scale = 255 if codes.dtype == np.uint8 else 1023 if codes.max() < 1024 else 4095
+    codes = codes.astype(np.float32) / np.float32(scale)
+    found = standard(item[0], codes[..., None] if codes.ndim == 2 else codes[..., :3])
+    return found if found is not None and max(found.high) > 0 else None
 
 
 def _with_code_points(info: SourceInfo, start: bytes) -> SourceInfo:

@@ -96,6 +96,7 @@ def ultra_hdr(path: Path, peak: float = 4) -> np.ndarray:
     return scene[..., :3].astype(np.float32)
 
 
+@pytest.mark.skipif(not hasattr(imagecodecs, "ultrahdr_encode"), reason="an imagecodecs from before libultrahdr")
 def test_an_ultra_hdr_of_googles_encoder_has_its_own_light(tmp_path):
     """ISO 21496-1's metadata, as libultrahdr 1.4 writes it; its own decoder is the judge."""
     scene = ultra_hdr(tmp_path / "a.jpg")
@@ -135,12 +136,15 @@ def test_the_defaults_of_the_metadata(tmp_path):
     assert np.abs(light(tmp_path / "a.jpg") / wanted - 1).max() < 0.03
 
 
+def metadata(*most: int) -> bytes:
+    """ISO 21496-1, annex C.2, of one channel or three: stops at the most, from 0 on, without offsets."""
+    flags = 0xC0 if len(most) == 3 else 0x40
+    fractions = [number for high in most for number in (0, 1, high * 10, 10, 1, 1, 0, 1, 0, 1)]
+    return struct.pack(f">HHBIIII{len(fractions)}I", 0, 0, flags, 0, 1, 3, 1, *fractions)
+
+
 def test_three_channels_of_iso_21496_1(tmp_path):
-    fractions = b""
-    for most in (3, 2, 1):
-        for above, below in ((0, 1), (most * 10, 10), (1, 1), (0, 1), (0, 1)):
-            fractions += struct.pack(">iI", above, below)
-    payload = b"urn:iso:std:iso:ts:21496:-1\0" + struct.pack(">HHBIIII", 0, 0, 0xC0, 0, 1, 3, 1) + fractions
+    payload = b"urn:iso:std:iso:ts:21496:-1\0" + metadata(3, 2, 1)
     (tmp_path / "a.jpg").write_bytes(two_pictures(base(), jpeg(ramp(3), (0xE2, payload))))
     wanted = linearise(base() / 255, "srgb") * 2 ** (sampled(ramp(3)) * [3, 2, 1])
     assert np.abs(light(tmp_path / "a.jpg") / wanted - 1).max() < 0.04
@@ -193,28 +197,47 @@ def box(name: bytes, *parts: bytes) -> bytes:
     return struct.pack(">I4s", 8 + len(body), name) + body
 
 
-def coded(codes: np.ndarray, **how) -> tuple[bytes, bytes, bytes]:
-    """Its configuration, its pixi and its coded picture, as libheif writes a HEIC of one item."""
-    heif = pytest.importorskip("pillow_heif")
+def coded(codes: np.ndarray, kind: bytes, **how) -> tuple[bytes, bytes, bytes]:
+    """Its configuration, its pixi and its coded picture, as libheif or libavif writes a file of one item."""
     buffer = io.BytesIO()
-    heif.from_pillow(Image.fromarray(codes)).save(buffer, quality=-1, **how)
+    if kind == b"av01":
+        Image.fromarray(codes).save(buffer, "avif", quality=100, subsampling="4:4:4")
+    else:
+        heif = pytest.importorskip("pillow_heif")
+        heif.from_pillow(Image.fromarray(codes)).save(buffer, quality=-1, **how)
     whole = boxes(buffer.getvalue())
     properties = boxes(boxes(boxes(whole[b"meta"][4:])[b"iprp"])[b"ipco"])
-    return properties[b"hvcC"], properties[b"pixi"], whole[b"mdat"]
+    return properties[b"av1C" if kind == b"av01" else b"hvcC"], properties[b"pixi"], whole[b"mdat"]
 
 
-def apple_heic(path: Path, picture: np.ndarray, gain: np.ndarray, exif: bytes, xmp: bytes = b"", turn: int = 0) -> None:
-    """Two coded items, the second auxiliary to the first, with EXIF and XMP (ISO 23008-12, clauses 6 to 9)."""
-    items = [coded(picture, chroma=444, matrix_coefficients=6), coded(gain)]
+def phone_heic(
+    path: Path,
+    picture: np.ndarray,
+    gain: np.ndarray,
+    exif: bytes,
+    xmp: bytes = b"",
+    turn: int = 0,
+    tone_map: bytes = b"",
+    kind: bytes = b"hvc1",
+) -> None:
+    """Two coded items and EXIF and XMP (ISO 23008-12, clauses 6 to 9).
+
+    The second is auxiliary to the first as Apple has it; with tone_map, the metadata of ISO 21496-1, it is hidden, and
+    an item of kind `tmap` is derived from both.
+    """
+    items = [coded(picture, kind, chroma=444, matrix_coefficients=6), coded(gain, kind)]
     payloads = [items[0][2], items[1][2], struct.pack(">I", 6) + exif, xmp]
-    kinds = [b"hvc1", b"hvc1", b"Exif", b"mime"]
+    kinds = [kind, kind, b"Exif", b"mime"]
+    if tone_map:
+        payloads.append(b"\0" + tone_map)
+        kinds.append(b"tmap")
     full = bytes(4)  # version and flags
     properties, associations = b"", b""
     count = 0
     for number, (codes, (config, pixi, _)) in enumerate(zip((picture, gain), items, strict=True), 1):
         own = [box(b"ispe", full, struct.pack(">II", codes.shape[1], codes.shape[0])), box(b"pixi", pixi)]
-        own.append(box(b"hvcC", config))
-        if number == 2:
+        own.append(box(b"av1C" if kind == b"av01" else b"hvcC", config))
+        if number == 2 and not tone_map:
             own.append(box(b"auxC", full, b"urn:com:apple:photo:2020:aux:hdrgainmap\0"))
         if turn:
             own.append(box(b"irot", bytes([turn])))
@@ -229,8 +252,10 @@ def apple_heic(path: Path, picture: np.ndarray, gain: np.ndarray, exif: bytes, x
     )  # fmt: skip
     references = b"".join(
         box(name, struct.pack(">HHH", this, 1, other))
-        for name, this, other in ((b"auxl", 2, 1), (b"cdsc", 3, 1), (b"cdsc", 4, 2))
+        for name, this, other in ((b"auxl", 2, 1), (b"cdsc", 3, 1), (b"cdsc", 4, 2))[bool(tone_map) :]
     )
+    if tone_map:
+        references += box(b"dimg", struct.pack(">HHHH", 5, 2, 1, 2))
 
     def file(start: int) -> bytes:
         places, at = b"", start
@@ -242,12 +267,13 @@ def apple_heic(path: Path, picture: np.ndarray, gain: np.ndarray, exif: bytes, x
             full,
             box(b"hdlr", full, bytes(4), b"pict", bytes(13)),
             box(b"pitm", full, struct.pack(">H", 1)),
-            box(b"iinf", full, struct.pack(">H", 4), entries),
+            box(b"iinf", full, struct.pack(">H", len(kinds)), entries),
             box(b"iref", full, references),
             box(b"iprp", box(b"ipco", properties), box(b"ipma", full, struct.pack(">I", 2), associations)),
-            box(b"iloc", full, b"\x44\0", struct.pack(">H", 4), places),
+            box(b"iloc", full, b"\x44\0", struct.pack(">H", len(kinds)), places),
         )
-        head = box(b"ftyp", b"heic", bytes(4), b"mif1heic") + meta
+        brand = b"avif" if kind == b"av01" else b"heic"
+        head = box(b"ftyp", brand, bytes(4), b"mif1", brand) + meta
         return head + box(b"mdat", *payloads)
 
     path.write_bytes(file(len(file(0)) - sum(map(len, payloads))))
@@ -264,7 +290,7 @@ def test_a_heic_of_a_phone_has_its_map_as_an_auxiliary_picture(tmp_path, place, 
     gain = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (64, 1))
     picture = np.full((128, 192, 3), 200, np.uint8)
     picture[:, 96:] = 255
-    apple_heic(tmp_path / "a.heic", picture, gain, exif.tobytes(), text, turn)
+    phone_heic(tmp_path / "a.heic", picture, gain, exif.tobytes(), text, turn)
     info, frame = read_still(tmp_path / "a.heic", gain_map="use")
     assert info.gain_max == pytest.approx((8,), rel=1e-4) and info.codec == "heif"
     assert probe(tmp_path / "a.heic").gain_max == info.gain_max
@@ -272,6 +298,25 @@ def test_a_heic_of_a_phone_has_its_map_as_an_auxiliary_picture(tmp_path, place, 
     assert pixels.shape == picture.shape and np.abs(pixels * 255 - picture).max() < 2.1
     middle = 1 + 7 * linearise(np.array([0.5]), "bt709")[0]
     np.testing.assert_allclose(found[64, [0, 96, -1], 0], [1, middle, 8], rtol=0.03)
+
+
+@pytest.mark.parametrize("turn", [0, 3])
+@pytest.mark.parametrize(("name", "kind"), [("a.heic", b"hvc1"), ("a.avif", b"av01")])
+def test_heif_and_avif_may_have_a_tone_map_after_the_standard(tmp_path, name, kind, turn):
+    gain = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (64, 1))
+    picture = np.full((128, 192, 3), 255, np.uint8)
+    path = tmp_path / name
+    phone_heic(path, picture, gain, Image.Exif().tobytes(), turn=turn, tone_map=metadata(3), kind=kind)
+    info, frame = read_still(path, gain_map="use")
+    assert info.gain_max == (8.0,) and probe(path).gain_max == (8.0,)
+    found = np.rot90(frame.gain, turn // 3)
+    np.testing.assert_allclose(found[64, [0, 96, -1], 0], [1, 2**1.5, 8], rtol=0.03)
+    assert read_still(path)[1].gain is None
+    damaged = metadata(3)[:-4] + bytes(4)  # a fraction over 0
+    phone_heic(path, picture, gain, Image.Exif().tobytes(), turn=turn, tone_map=damaged, kind=kind)
+    info, frame = read_still(path, gain_map="use")
+    assert frame.gain is None and any("gain map is damaged" in note for note in info.notes)
+    assert frame.pixels.min() > 0.98
 
 
 def test_a_turned_photograph_turns_its_map(tmp_path):

@@ -86,8 +86,10 @@ def test_a_still_is_refused_or_read_with_its_depth_and_primaries(tmp_path, name,
     if name.endswith("png"):
         png(path, codes * 64, 9, TRC[transfer])
     elif name.endswith("avif"):
-        how = {"primaries": 9, "transfer": TRC[transfer], "matrix": 9}
-        path.write_bytes(imagecodecs.avif_encode(codes, level=100, bitspersample=10, pixelformat="444", **how))
+        data = bytearray(imagecodecs.avif_encode(codes, level=100, bitspersample=10, pixelformat="444"))
+        at = data.index(b"colrnclx") + 8
+        data[at : at + 4] = struct.pack(">HH", 9, TRC[transfer])  # primaries and transfer
+        path.write_bytes(data)
     else:
         heif = pytest.importorskip("pillow_heif")
         image = heif.from_bytes("RGB;16", (64, 48), (codes << 6).tobytes())
