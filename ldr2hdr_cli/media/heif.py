@@ -16,7 +16,7 @@ _STILL_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"mif1"}
 _SEQUENCE_BRANDS = {b"hevc", b"hevx", b"hevm", b"hevs", b"msf1", b"avis"}
 
 # Of nclx, in the numbers of ITU-T H.273.
-CODED_PRIMARIES = {1: ("bt709", REC709), 9: ("bt2020", REC2020), 12: ("p3d65", P3D65)}
+_PRIMARIES = {1: ("bt709", REC709), 9: ("bt2020", REC2020), 12: ("p3d65", P3D65)}
 _TRANSFER = {1: "bt709", 4: "gamma22", 6: "bt709", 8: "linear", 13: "srgb", 14: "bt709", 15: "bt709"}
 HDR_TRANSFER = {16: "pq", 18: "hlg"}
 
@@ -117,20 +117,25 @@ def _aspect(found: dict[str, Any]) -> float:
 
 
 def _coloured(info: SourceInfo, found: dict[str, Any]) -> SourceInfo:
-    """With what nclx says of primaries and transfer; where there is none, sRGB, as MIAF assumes (7.3.6.4)."""
-    nclx = found.get("nclx_profile")
-    if not nclx:
+    """With what nclx says; where there is none, sRGB, as MIAF assumes (7.3.6.4)."""
+    if not (nclx := found.get("nclx_profile")):
         return info
-    primaries, transfer = int(nclx["color_primaries"]), int(nclx["transfer_characteristics"])
-    name, chromaticities = CODED_PRIMARIES.get(primaries, ("bt709", REC709))
+    levels = _light_levels(found.get("mastering_display_colour_volume"), found.get("content_light_level"))
+    info = coded_colour(info, int(nclx["color_primaries"]), int(nclx["transfer_characteristics"]))
+    return replace(info, **levels)
+
+
+def coded_colour(info: SourceInfo, primaries: int, transfer: int) -> SourceInfo:
+    """With primaries and transfer by their numbers in ITU-T H.273; sRGB's for one that is not known."""
+    name, chromaticities = _PRIMARIES.get(primaries, ("bt709", REC709))
+    signal = HDR_TRANSFER.get(transfer)
     return replace(
         info,
         primaries=name,
         chromaticities=chromaticities,
-        transfer=HDR_TRANSFER.get(transfer) or _TRANSFER.get(transfer, "srgb"),
-        is_hdr=transfer in HDR_TRANSFER,
-        notes=info.notes + ((HDR_NOTES[HDR_TRANSFER[transfer]],) if transfer in HDR_TRANSFER else ()),
-        **_light_levels(found.get("mastering_display_colour_volume"), found.get("content_light_level")),
+        transfer=signal or _TRANSFER.get(transfer, "srgb"),
+        is_hdr=signal is not None,
+        notes=(*info.notes, HDR_NOTES[signal]) if signal else info.notes,
     )
 
 

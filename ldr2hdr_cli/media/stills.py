@@ -5,6 +5,7 @@ What only some stills need (tifffile, imagecodecs, OpenCV, LittleCMS) is importe
 
 import io
 import logging
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,11 +17,11 @@ from PIL import Image, ImageOps
 
 from ldr2hdr_cli.media.colour import ADOBE_RGB, P3D65, REC709
 from ldr2hdr_cli.media.gain_map import GainMap, apple, in_jpeg, standard
-from ldr2hdr_cli.media.heif import CODED_PRIMARIES, HDR_TRANSFER, Heif, is_heif
+from ldr2hdr_cli.media.heif import HDR_TRANSFER, Heif, coded_colour, is_heif
 from ldr2hdr_cli.media.heif_items import tone_map
 from ldr2hdr_cli.media.limits import MAX_PIXELS, check_size
 from ldr2hdr_cli.media.raw import DNG_VERSION, is_raw, read_raw
-from ldr2hdr_cli.media.source_info import HDR_NOTES, Frame, SourceInfo, refuse_hdr
+from ldr2hdr_cli.media.source_info import Frame, SourceInfo, refuse_hdr
 from model.errors import Ldr2hdrError
 from model.exposure import encode, linearise
 
@@ -181,18 +182,17 @@ def _avif_gain_map(path: Path) -> GainMap | None:
 
 
 def _with_code_points(info: SourceInfo, start: bytes) -> SourceInfo:
-    """With the primaries and the transfer that cICP of a PNG, or nclx of an AVIF, give a picture in PQ or HLG."""
+    """With the primaries and the transfer that cICP of a PNG or nclx of an AVIF name, where there is no profile."""
     points = None
     if start.startswith(b"\x89PNG") and (at := start.find(b"cICP")) > 0:
         points = start[at + 4], start[at + 5]
     elif b"ftyp" in start[:16] and b"tmap" not in start and (at := start.find(b"colrnclx")) > 0:
         points = start[at + 9], start[at + 11]  # the lower halves of two 16-bit numbers
-    if points is None or points[1] not in HDR_TRANSFER:
+    if points is None:
         return info
-    name, chromaticities = CODED_PRIMARIES.get(points[0], ("bt709", REC709))
-    transfer = HDR_TRANSFER[points[1]]
-    notes = (*info.notes, HDR_NOTES[transfer])
-    return replace(info, primaries=name, chromaticities=chromaticities, transfer=transfer, is_hdr=True, notes=notes)
+    if points[1] in HDR_TRANSFER or not re.search(rb"iCCP|colrprof|colrrICC", start):
+        return coded_colour(info, *points)
+    return info
 
 
 class _reading:

@@ -13,7 +13,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from ldr2hdr_cli.app import app
-from ldr2hdr_cli.media.colour import REC2020
+from ldr2hdr_cli.media.colour import P3D65, REC2020
 from ldr2hdr_cli.media.exr import read_exr
 from ldr2hdr_cli.media.sources import probe, read_still
 from model.errors import Ldr2hdrError
@@ -101,6 +101,18 @@ def test_a_still_is_refused_or_read_with_its_depth_and_primaries(tmp_path, name,
     assert info.transfer == transfer and info.is_hdr and info.chromaticities == REC2020 and probe(path) == info
     top = 65535 / 64 if name.endswith("png") else 1023
     assert np.abs(frame.pixels[24] - row[:, None] / top).max() < 1.5 / 1023
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_code_points_name_primaries_without_hdr_too(tmp_path, bits):
+    codes = np.full((48, 64, 3), 100, np.uint8 if bits == 8 else np.uint16)
+    assert read_still(png(tmp_path / "a.png", codes, 12, 13))[0].chromaticities == P3D65
+    data = bytearray(imagecodecs.avif_encode(codes.astype(np.uint8), level=100))
+    at = data.index(b"colrnclx") + 8
+    data[at : at + 4] = struct.pack(">HH", 9, 13)
+    (tmp_path / "a.avif").write_bytes(data)
+    info = read_still(tmp_path / "a.avif")[0]
+    assert (info.chromaticities, info.transfer, info.is_hdr) == (REC2020, "srgb", False)
 
 
 def test_light_levels_of_a_heic(tmp_path):
