@@ -69,7 +69,14 @@ def encode(linear: Array, transfer: Transfer = "gamma", gamma: float = 2.0) -> A
         return _where(linear <= 0.04045 / 12.92, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
     if transfer == "bt709":
         return _where(linear < 0.018, linear * 4.5, 1.099 * linear**0.45 - 0.099)
-    raise ValueError(f"transfer must be gamma, srgb or bt709, not {transfer!r}")
+    if transfer == "pq":
+        power = (linear * _PQ_WHITE) ** (1305 / 8192)  # m1
+        return ((107 / 128 + 2413 / 128 * power) / (1 + 2392 / 128 * power)) ** (2523 / 32)
+    if transfer == "hlg":
+        light = linear * _HLG_WHITE
+        high = 0.17883277 * _log((12 * light - 0.28466892).clip(1e-6)) + 0.55991073
+        return _where(light <= 1 / 12, (3 * light) ** 0.5, high)
+    raise ValueError(f"transfer must be gamma, srgb, bt709, pq or hlg, not {transfer!r}")
 
 
 def compose_hdr(
@@ -99,6 +106,10 @@ def _where(condition: Any, yes: Array, no: Array) -> Array:
 
 def _exp(x: Array) -> Array:
     return torch.exp(x) if isinstance(x, torch.Tensor) else np.exp(x)
+
+
+def _log(x: Array) -> Array:
+    return torch.log(x) if isinstance(x, torch.Tensor) else np.log(x)
 
 
 def _expm1(x: Array) -> Array:

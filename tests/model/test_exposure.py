@@ -90,6 +90,7 @@ def test_unknown_transfers_are_refused():
 def test_hdr_signals_become_light_whose_diffuse_white_is_one(kind, transfer, codes, light):
     found = np.asarray(linearise(kind(codes.astype(np.float32)), transfer))
     np.testing.assert_allclose(found, light, rtol=6e-3, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(encode(kind(light.astype(np.float32)), transfer)), codes, atol=2e-3)
 
 
 def parts(kind, *values):
