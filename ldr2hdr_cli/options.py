@@ -153,6 +153,15 @@ class ConvertOptions(Options):
         read=read_with(frame_rate),
         decides=True,
     )
+    from_hdr: bool = setting(
+        False, "Make PQ and HLG linear, without the network, instead of refusing them.", panel="Input", decides=True
+    )
+    gain_map: Literal["use", "ignore", "only"] = setting(
+        "use",
+        "Highlights that a photograph brings in a gain map: below its maximum, not at all, or without the network.",
+        panel="Input",
+        decides=True,
+    )
     max_pixels: int = setting(MAX_PIXELS, "Refuse pictures with more pixels than this.", panel="Input", low=1)
     max_frames: int = setting(MAX_FRAMES, "Refuse clips with more frames than this.", panel="Input", low=1)
 

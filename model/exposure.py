@@ -4,6 +4,7 @@ Pure functions on numpy arrays or torch tensors of any shape; the kind that goes
 """
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -13,7 +14,7 @@ import torch
 from model.codes import bands
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
-Transfer = Literal["gamma", "srgb", "bt709", "bt1886", "linear", "prophoto", "smpte240m"]
+Transfer = Literal["gamma", "srgb", "bt709", "bt1886", "linear", "prophoto", "smpte240m", "pq", "hlg"]
 
 _CURVES = {
     "srgb": (1.055, 2.4, 12.92, 0.04045),  # IEC 61966-2-1
@@ -22,6 +23,10 @@ _CURVES = {
     "prophoto": (1.0, 1.8, 16.0, 1 / 32),  # ROMM RGB, ISO 22028-2
 }
 """Curves with a linear toe: α, γ, the toe's slope, and the code where it ends. V = α·L^(1/γ) − (α − 1) above it."""
+
+# Of signals that are HDR already: linear light that is 1.0 here, as ITU-R BT.2408-7, table 1, sets diffuse white.
+_PQ_WHITE = 203 / 10_000  # cd/m² of the 10,000 that PQ reaches
+_HLG_WHITE = (math.exp((0.75 - 0.55991073) / 0.17883277) + 0.28466892) / 12  # scene light of 75 % HLG
 
 
 @dataclass(frozen=True)
@@ -67,10 +72,18 @@ def linearise(ldr: Array, transfer: Transfer = "gamma", gamma: float = 2.0) -> A
     """Display-encoded [0, 1] to linear [0, 1].
 
     "gamma": T^γ, eq. 1. "bt1886": the display of ITU-R BT.1886 with a black of 0, T^2.4. "linear": as they are.
-    The others: the inverse of the curves in `_CURVES`, which are the cameras' and the files'.
+    "pq" and "hlg" are signals of HDR, whose diffuse white becomes 1.0 and whose highlights reach 49.3 and 3.77:
+    ITU-R BT.2100-3, table 4 (EOTF: light of the display), and table 5 (inverse OETF: light of the scene, without the
+    OOTF of a display). The others: the inverse of the curves in `_CURVES`, which are the cameras' and the files'.
     """
     if (power := _power(transfer, gamma)) is not None:
         return ldr**power
+    if transfer == "pq":
+        root = ldr ** (32 / 2523)  # 1 / m2
+        return ((root - 107 / 128).clip(0) / (2413 / 128 - 2392 / 128 * root)) ** (8192 / 1305) / _PQ_WHITE
+    if transfer == "hlg":
+        high = (_exp((ldr - 0.55991073) / 0.17883277) + 0.28466892) / 12
+        return _where(ldr <= 0.5, ldr**2 / 3, high) / _HLG_WHITE
     alpha, power, slope, end = _CURVES[transfer]
     return _where(ldr <= end, ldr / slope, ((ldr + (alpha - 1)) / alpha) ** power)
 
@@ -79,15 +92,23 @@ def encode(linear: Array, transfer: Transfer = "gamma", gamma: float = 2.0) -> A
     """The inverse of `linearise`: linear values ≥ 0 to display-encoded; values above 1 go on along the curve."""
     if (power := _power(transfer, gamma)) is not None:
         return linear ** (1 / power)
+    if transfer == "pq":
+        root = (linear * _PQ_WHITE) ** (1305 / 8192)  # m1
+        return ((107 / 128 + 2413 / 128 * root) / (1 + 2392 / 128 * root)) ** (2523 / 32)
+    if transfer == "hlg":
+        light = linear * _HLG_WHITE
+        high = 0.17883277 * _log((12 * light - 0.28466892).clip(1e-6)) + 0.55991073
+        return _where(light <= 1 / 12, (3 * light) ** 0.5, high)
     alpha, power, slope, end = _CURVES[transfer]
     return _where(linear <= end / slope, linear * slope, alpha * linear ** (1 / power) - (alpha - 1))
 
 
 def _power(transfer: Transfer, gamma: float) -> float | None:
-    """Of a transfer that is one power; None where it has a toe. Raises ValueError for an unknown one."""
+    """Of a transfer that is one power; None where it has another shape. Raises ValueError for an unknown one."""
     powers = {"gamma": gamma, "bt1886": 2.4, "linear": 1.0}
-    if transfer not in powers and transfer not in _CURVES:
-        raise ValueError(f"transfer must be one of {', '.join([*powers, *_CURVES])}, not {transfer!r}")
+    others = [*_CURVES, "pq", "hlg"]
+    if transfer not in powers and transfer not in others:
+        raise ValueError(f"transfer must be one of {', '.join([*powers, *others])}, not {transfer!r}")
     return powers.get(transfer)
 
 
@@ -117,6 +138,14 @@ def compose(seen: Array, mask: Array, made: Array, floor: bool) -> Array:
 
 def _where(condition: Any, yes: Array, no: Array) -> Array:
     return torch.where(condition, yes, no) if isinstance(yes, torch.Tensor) else np.where(condition, yes, no)
+
+
+def _exp(x: Array) -> Array:
+    return torch.exp(x) if isinstance(x, torch.Tensor) else np.exp(x)
+
+
+def _log(x: Array) -> Array:
+    return torch.log(x) if isinstance(x, torch.Tensor) else np.log(x)
 
 
 def _expm1(x: Array) -> Array:

@@ -30,6 +30,7 @@ from model.device import (
     up,
 )
 from model.exposure import Encoding, Transfer, clipped_pixels, exposure_mask
+from model.gain_map import OwnLight
 from model.masked_unet import MaskedUNet, receptive_radius
 from model.rendering import Rendered, Rendering, render
 from model.selective import fold, reconstruct_where
@@ -178,11 +179,21 @@ class Reconstructor:
         """What the network makes of a picture. ldr: as for `reconstruct`, or what a decoder gave."""
         return self._predict_frame(ldr, None, None)
 
-    def render(self, predicted: Predicted, rendering: Rendering | None = None, *, half: bool = False) -> Rendered:
-        """What is written of it: float32, or float16 held to its range. rendering: None: this reconstructor's."""
+    def render(
+        self,
+        predicted: Predicted,
+        rendering: Rendering | None = None,
+        own: OwnLight | None = None,
+        *,
+        half: bool = False,
+    ) -> Rendered:
+        """What is written of it: float32, or float16 held to its range.
+
+        rendering: None: this reconstructor's. own: what the picture's gain map says, where it has one.
+        """
         with self._running():
             how = rendering or self.rendering
-            return render(*predicted, how, self.threshold, self.config.floor, half=half)
+            return render(*predicted, how, self.threshold, self.config.floor, own, half=half)
 
     def upload(self, ldr: "np.ndarray | Codes") -> Tensor:
         """T on the device, float32 H×W×3. Raises ValueError for another shape or for values outside [0, 1]."""

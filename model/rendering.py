@@ -11,6 +11,7 @@ from torch import Tensor
 from model.codes import bands, mix
 from model.device import Down
 from model.exposure import Encoding, compose, exposure_mask, linearise
+from model.gain_map import OwnLight
 
 Matrix = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
 
@@ -69,21 +70,26 @@ def render(
     rendering: Rendering,
     threshold: float,
     floor: bool,
+    own: OwnLight | None = None,
     *,
     half: bool,
 ) -> Rendered:
     """From the network's output to what is written, without waiting for the device.
 
     ldr: T, float32 H×W×3. clipped: where a channel's mask is below 1, bool H×W. log_hdr: Y, float32 H×W×3, None where
-    nothing is clipped. threshold: α. floor: see `compose_hdr`. half: see `rendered`. Bit for bit T^γ where the mask is
-    1, but for matrix and gain.
+    nothing is clipped. threshold: α. floor: see `compose_hdr`. own: what a gain map says. half: see
+    `rendered`. Bit for bit T^γ where the mask is 1, but for matrix and gain.
     """
 
     def light(rows: slice) -> Tensor:
         own_log = None if log_hdr is None else log_hdr[rows]
         if ldr.device.type == "cpu" and not clipped[rows].any():
             own_log = None
-        return illuminate(ldr[rows], own_log, rendering, threshold, floor)
+        hdr = illuminate(ldr[rows], own_log, rendering, threshold, floor)
+        if own is None:
+            return hdr
+        seen = linearise(ldr[rows], rendering.encoding.transfer, rendering.encoding.gamma)
+        return own.of(rows).beside(hdr, seen, exposure_mask(ldr[rows], threshold))
 
     return rendered(light, clipped, rendering, half=half)
 

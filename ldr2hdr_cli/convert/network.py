@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from ldr2hdr_cli.convert.gain_map import own_light
 from ldr2hdr_cli.convert.temporal import Motion, TemporalFilter, as_measured, measure, reduced
 from ldr2hdr_cli.convert.worklist import Work
 from ldr2hdr_cli.media.source_info import SourceInfo
@@ -99,6 +100,9 @@ class Network:
         self._measuring = ThreadPoolExecutor(self.ahead, "motion") if self.ahead else None
 
     def predict(self, work: Work) -> Predicted:
+        if work.info.is_hdr:  # it holds all its light
+            predicted = self._any.predicted(work.frame.codes, None)
+            return predicted._replace(clipped=torch.zeros_like(predicted.clipped))
         reconstructor, clip, predictor = self._free.get()
         if work.clip != clip:
             clip, predictor = work.clip, reconstructor if work.clip is None else reconstructor.clip()
@@ -127,7 +131,8 @@ class Network:
             log = temporal_filter.blend(work.number, clipped, log, lambda: self._motion(clip, last, work.number))
             predicted = predicted._replace(log_hdr=log)
             self._forget(before=work.number)
-        return self._any.render(predicted, self._rendering(work.info), half=self._half)
+        own = own_light(work.frame, work.info, self._any.device)
+        return self._any.render(predicted, self._rendering(work.info), own, half=self._half)
 
     def lose(self, work: Work) -> None:
         if (temporal_filter := self._filter_of(work)) is not None:
@@ -163,7 +168,7 @@ class Network:
                     del known[key]  # type: ignore[attr-defined]
 
     def _filter_of(self, work: Work) -> TemporalFilter | None:
-        if work.clip is None or self._temporal == "off":
+        if work.clip is None or self._temporal == "off" or work.info.is_hdr:
             return None
         if work.clip != self._clip:
             with self._turn:

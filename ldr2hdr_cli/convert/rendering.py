@@ -5,7 +5,7 @@ from typing import Any
 from ldr2hdr_cli.media.colour import AP0, COLORSPACES, Chromaticities, color_interop_id, conversion
 from ldr2hdr_cli.media.exr import PREFIX
 from ldr2hdr_cli.media.ocio import Space
-from ldr2hdr_cli.media.source_info import SourceInfo
+from ldr2hdr_cli.media.source_info import HDR_NOTES, SourceInfo
 from ldr2hdr_cli.options import ConvertOptions
 from model.exposure import Encoding
 from model.rendering import Rendering
@@ -13,7 +13,9 @@ from model.rendering import Rendering
 
 def rendering_of(info: SourceInfo, options: ConvertOptions) -> Rendering:
     """How this source's frames become scene-linear."""
-    encoding = info.encoding if options.transfer == "auto" else Encoding(options.transfer, options.gamma)
+    # PQ and HLG are no codes of a standard display, and RAW was encoded for the network.
+    is_fixed, transfer = info.transfer in HDR_NOTES or info.codec == "raw", options.transfer
+    encoding = info.encoding if transfer == "auto" or is_fixed else Encoding(transfer, options.gamma)
     matrix = conversion(info.chromaticities, written_primaries(info, options))
     return Rendering(encoding, options.strength, matrix, 2.0**options.exposure)
 

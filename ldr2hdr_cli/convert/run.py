@@ -123,6 +123,8 @@ def _run(
         max_frames=options.max_frames,
         fps=frame_rate(options.fps),
         panorama=options.panorama if options.method == "network" else "off",
+        from_hdr=options.from_hdr,
+        gain_map=options.gain_map,
         is_filtered=is_filtered,
         assumptions=lambda info: assumptions(info, options),
         stop=stop,
@@ -196,14 +198,21 @@ class _Classical:
     def predict(self, work: Work) -> "Rendered":
         import torch
 
+        from ldr2hdr_cli.convert.gain_map import own_light
         from ldr2hdr_cli.convert.operators import THRESHOLD, expand
-        from model.exposure import clipped_pixels, linearise
+        from model.exposure import clipped_pixels, exposure_mask, linearise
         from model.rendering import rendered
 
-        ldr, rendering = work.frame.pixels, self._rendering(work.info)
-        linear = linearise(ldr, rendering.encoding.transfer, rendering.encoding.gamma)
-        light = torch.from_numpy(expand(ldr, self._method, linear=linear))
-        clipped = clipped_pixels(torch.from_numpy(ldr), THRESHOLD)
+        rendering, own = self._rendering(work.info), own_light(work.frame, work.info, torch.device("cpu"))
+        ldr = work.frame.pixels
+        seen = linearise(ldr, rendering.encoding.transfer, rendering.encoding.gamma)
+        light = torch.from_numpy(seen if work.info.is_hdr else expand(ldr, self._method, linear=seen))
+        codes = torch.from_numpy(ldr)
+        if own is not None:
+            light = own.beside(light, torch.from_numpy(seen), exposure_mask(codes, THRESHOLD))
+        clipped = clipped_pixels(codes, THRESHOLD)
+        if work.info.is_hdr:
+            clipped.zero_()
         return rendered(lambda rows: light[rows], clipped, rendering, half=self._half)
 
     def finish(self, _work: Work, predicted: "Rendered") -> "Rendered":

@@ -21,7 +21,7 @@ from ldr2hdr_cli.convert.job import Item, Manifest, Selection, Settings, fingerp
 from ldr2hdr_cli.convert.temporal import warm_up
 from ldr2hdr_cli.media.limits import MAX_PIXELS
 from ldr2hdr_cli.media.panorama import told_apart
-from ldr2hdr_cli.media.sources import Frame, SourceInfo, probe, read_frames, read_still
+from ldr2hdr_cli.media.sources import Frame, SourceInfo, probe, read_frames, read_still, refuse_hdr
 from model.errors import Ldr2hdrError
 
 Stamp = tuple[int, int]
@@ -64,6 +64,8 @@ class Options:
     max_frames: int = 2**20
     fps: Fraction | None = None  # numbered sequences are clips
     panorama: Literal["auto", "on", "off"] = "auto"
+    from_hdr: bool = False
+    gain_map: Literal["use", "ignore", "only"] = "use"
     is_filtered: bool = False  # the frames of a clip depend on those before
     assumptions: Callable[[SourceInfo], Sequence[str]] = lambda _info: ()  # sentences on the colour of a source
     pixels: int = 48 * 2**20  # in hand at a time, 24 bytes each
@@ -201,7 +203,9 @@ def _pictures(clip: Path | None, members: Sequence[tuple[Item, bool]], record: _
         item = by_number[number]
         given[number] = None
         stamp = _stamp(item)
-        info, frame = read_still(item.input.path, max_pixels=options.max_pixels)
+        info, frame = read_still(
+            item.input.path, options.max_pixels, from_hdr=options.from_hdr, gain_map=options.gain_map
+        )
         _unchanged(item, stamp)
         given[number] = stamp
         if clip is None:
@@ -259,6 +263,7 @@ def _video(item: Item, record: _Record) -> Iterator[Found]:
 def _frames(item: Item, stamp: Stamp, record: _Record) -> Iterator[Found]:
     path, options = item.input.path, record.options
     info = probe(path, deinterlace=options.deinterlace, max_pixels=options.max_pixels)
+    refuse_hdr(info, options.from_hdr)
     begin, last = options.selection.indices()
     every = options.selection.every
     phase = begin % every
@@ -285,6 +290,7 @@ def _frames(item: Item, stamp: Stamp, record: _Record) -> Iterator[Found]:
             max_pixels=options.max_pixels,
             start_number=item.start_number,
             hwaccel=options.hwaccel,
+            from_hdr=options.from_hdr,
         ):
             _unchanged(item, stamp)
             if frame.index >= options.max_frames:
@@ -300,6 +306,8 @@ def _frames(item: Item, stamp: Stamp, record: _Record) -> Iterator[Found]:
     is_empty = first == begin  # nothing was finished at the front
     for work in read(first, last):
         is_empty = False
+        if work.frame.note:
+            yield Note(item, f"{path}: {work.frame.note}")
         if (yield from walk.step(item, work.frame.index, work.number)):
             yield work
     if is_empty:

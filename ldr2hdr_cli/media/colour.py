@@ -48,7 +48,9 @@ TRANSFERS: dict[int, tuple[str, Encoding]] = {
     13: ("srgb", SRGB_CURVE),
     14: ("bt2020-10", CAMERA_CURVE),
     15: ("bt2020-12", CAMERA_CURVE),
+    16: ("pq", Encoding("pq")),
     17: ("gamma26", Encoding("gamma", 2.6)),  # SMPTE ST 428-1
+    18: ("hlg", Encoding("hlg")),
 }
 """By the numbers of ITU-T H.273, table 3, whose BT.709 is the camera's curve: see docs/colour.md."""
 

@@ -95,7 +95,12 @@ def opened(path: Path, max_pixels: int, hwaccel: str = "none") -> Iterator[tuple
     except ERRORS as error:
         raise Ldr2hdrError(f"{path} cannot be read as a picture or a clip ({reason(error)}).") from None
     with container:
-        stream = next((s for s in container.streams.video if not _is_cover(s)), None)
+        streams = [stream for stream in container.streams.video if not _is_cover(stream)]
+        stream = next(iter(streams), None)
+        if (
+            stream is not None and stream.frames == 1
+        ):  # the cover of an image sequence (HEIF, AVIF) is an item before it
+            stream = max(streams, key=lambda one: one.frames)
         if stream is None:
             raise Ldr2hdrError(f"{path} holds no picture, only sound or data; give a clip with a video stream.")
         if not stream.codec_context:

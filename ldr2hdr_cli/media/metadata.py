@@ -19,8 +19,12 @@ _EXIF, _GPS = 0x8769, 0x8825
 
 def of_still(image: Image.Image) -> Metadata:
     """Of a picture as Pillow has opened it. What makes no sense is left out."""
-    exif = image.getexif()
-    found = _of_tags({**_xmp(image.info.get("xmp")), **_tags(exif)})
+    return of_exif(image.getexif(), image.info.get("xmp"))
+
+
+def of_exif(exif: Image.Exif, xmp: bytes | None) -> Metadata:
+    """As `of_still`, of what a picture carries."""
+    found = _of_tags({**_xmp(xmp), **_tags(exif)})
     return {**found, **_place(exif.get_ifd(_GPS))}
 
 

@@ -79,11 +79,11 @@ def codes_of(frame: Any, coding: Coding) -> Codes:
         return Codes(frame.reformat(format="rgb48le" if coding.bits > 8 else "rgb24").to_ndarray())
     # Asked for the range it has, swscale only shifts: code · 2^(16 − bits), but for some formats' luma in full range.
     side = 2 if coding.full_range else 1
-    is_grey = _is_grey(frame.format)
+    is_grey, name = _is_grey(frame.format), frame.format.name
     frame = frame.reformat(format="yuv444p16le", src_color_range=side, dst_color_range=side, interpolation="BICUBIC")
     if coding.full_range:
         scale = 1 / (65535 - 65535 % 2 ** (16 - coding.bits)) if coding.bits < 16 else 1 / 65535
-        luma, chroma, black = 1 / _white(frame.format.name), scale, 0.0
+        luma, chroma, black = 1 / _white(name), scale, 0.0
     else:
         luma, chroma, black = 1 / (219 * 256), 1 / (224 * 256), 16 * 256.0
     if is_grey:
@@ -146,12 +146,18 @@ def alpha_of(frame: Any) -> np.ndarray:
     return rows[:, : plane.width].astype(np.float32) / np.float32(2**bits - 1)
 
 
+def side_data(frame: Any, kind: Type) -> bytes:
+    """What FFmpeg attaches to a frame; empty where there is none of this kind."""
+    data = SideDataContainer(frame).get(kind)  # type: ignore[call-arg]
+    return b"" if data is None else bytes(data)
+
+
 def display_matrix(frame: Any) -> tuple[int, int, int, int]:
     """Signs of a, b, c, d of the display matrix: x′ = a·x + c·y, y′ = b·x + d·y (ISO 14496-12, 6.2.2)."""
-    data = SideDataContainer(frame).get(Type.DISPLAYMATRIX)  # type: ignore[call-arg]
-    if data is None:
+    data = side_data(frame, Type.DISPLAYMATRIX)
+    if not data:
         return 1, 0, 0, 1
-    a, b, _, c, d, *_ = struct.unpack("<9i", bytes(data)[:36])
+    a, b, _, c, d, *_ = struct.unpack("<9i", data[:36])
     if abs(a) >= abs(b):
         return -1 if a < 0 else 1, 0, 0, -1 if d < 0 else 1
     return 0, -1 if b < 0 else 1, -1 if c < 0 else 1, 0

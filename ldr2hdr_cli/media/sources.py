@@ -10,8 +10,10 @@ from pathlib import Path, PurePath
 
 from natsort import natsorted
 
+from ldr2hdr_cli.media.heif import HEIF_SUFFIXES, is_sequence
 from ldr2hdr_cli.media.limits import MAX_PIXELS
-from ldr2hdr_cli.media.source_info import Frame, SourceInfo
+from ldr2hdr_cli.media.raw import RAW_SUFFIXES
+from ldr2hdr_cli.media.source_info import Frame, SourceInfo, refuse_hdr
 from ldr2hdr_cli.media.stills import HDR_SUFFIXES, probe_still, read_still
 from ldr2hdr_cli.media.video import probe_video, read_frames
 from model.errors import Ldr2hdrError
@@ -25,20 +27,31 @@ __all__ = [
     "probe",
     "read_frames",
     "read_still",
+    "refuse_hdr",
 ]
 
-STILL_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".webp", ".avif", ".bmp", ".gif"}
+STILL_SUFFIXES = {
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".tif", ".tiff", ".webp", ".avif", ".bmp", ".gif",
+    # Those of other pictures too: what Pillow cannot read is named, and counts as failed, in a folder of others.
+    ".jp2", ".j2k", ".jpf", ".jpx", ".jxl", ".jxr", ".wdp", ".psd", ".psb", ".tga", ".ppm", ".pgm", ".pnm", ".dpx",
+    ".cin", ".sgi", ".xcf", ".kra", ".avifs", ".heics", ".heifs",
+} | HEIF_SUFFIXES | RAW_SUFFIXES  # fmt: skip
 VIDEO_SUFFIXES = {
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mxf", ".mpg", ".mpeg", ".m2v", ".ts", ".m2ts", ".mts", ".wmv",
     ".flv", ".ogv", ".3gp", ".dv", ".y4m", ".vob",
 }  # fmt: skip
-# JPEG, PNG, TIFF, GIF, BMP, WebP, AVIF, and the HDR formats that are refused.
+# JPEG, PNG, TIFF, GIF, BMP, WebP, HEIF and AVIF, JPEG 2000, JPEG XL, Photoshop, RAWs, and the HDR formats that are
+# refused.
 _STILL_START = re.compile(
-    rb"\xff\xd8\xff|\x89PNG|II[*+]\0|MM\0[*+]|GIF8|BM.{8}|RIFF....WEBP|....ftypavi|\x76\x2f\x31\x01|#\?R", re.DOTALL
+    rb"\xff\xd8\xff|\x89PNG|II[*+]\0|MM\0[*+]|GIF8|BM.{4}\0\0\0\0|RIFF....WEBP"
+    rb"|....ftyp(avi|mif1|msf1|he[iv][cxms]|crx )|\0\0\0\x0cjP  |\0\0\0\x0cJXL |\xff\x0a.{10}|8BPS\0"
+    rb"|FUJIFILMCCD|IIR[OS]|MMOR|IIU\0|\0MRM|FOVb|II\x1a\0\0\0HEAP|\x76\x2f\x31\x01|#\?R",
+    re.DOTALL,
 )
 
 VIEW_FOLDER = "ldr2hdr-view"
 """Where `ldr2hdr view` puts its pictures, which are nobody's source."""
+_MAY_BE_CLIPS = {".avif", ".avifs", ".heics", ".heifs"} | HEIF_SUFFIXES
 _NUMBER_MARK = "%0?[0-9]{0,3}d|#+"
 
 
@@ -183,23 +196,36 @@ def _sequence(pattern: Path) -> Iterator[Input]:
 
 
 def _known(path: Path) -> bool:
-    """HDR pictures too: they are refused one by one, with the reason."""
-    return path.suffix.lower() in STILL_SUFFIXES | VIDEO_SUFFIXES | HDR_SUFFIXES
+    """HDR pictures too: they are refused one by one, with the reason. And pictures by another name, or by none."""
+    if path.suffix.lower() in STILL_SUFFIXES | VIDEO_SUFFIXES | HDR_SUFFIXES:
+        return True
+    return not _is_special(path) and bool(_STILL_START.match(_start(path)))
 
 
 def _kind(path: Path) -> str:
-    """By the suffix, or by the first bytes where the name says nothing; the rest is left to FFmpeg."""
+    """By the suffix, or by the first bytes where the name says nothing; the rest is left to FFmpeg.
+
+    A sequence in HEIF or AVIF has the suffix of a still, and is a clip.
+    """
     suffix = path.suffix.lower()
-    if suffix in STILL_SUFFIXES | HDR_SUFFIXES:
-        return "still"
     if suffix in VIDEO_SUFFIXES:
         return "video"
+    if suffix in STILL_SUFFIXES | HDR_SUFFIXES and suffix not in _MAY_BE_CLIPS:
+        return "still"
+    start = _start(path)
+    is_still = _STILL_START.match(start) or suffix in _MAY_BE_CLIPS
+    return "still" if is_still and not is_sequence(start) else "video"
+
+
+def _start(path: Path) -> bytes:
+    """Its first bytes; none where it cannot be opened: whoever opens it next says why."""
+    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where a path is too long
+        return b""
     try:
         with path.open("rb") as file:
-            start = file.read(12)
+            return file.read(32)
     except OSError:
-        return "video"  # whoever opens it next says why it cannot be opened
-    return "still" if _STILL_START.match(start) else "video"
+        return b""
 
 
 def _in_order(names: Iterable[str]) -> list[str]:

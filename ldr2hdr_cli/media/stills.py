@@ -5,25 +5,29 @@ What only some stills need (tifffile, imagecodecs, OpenCV, LittleCMS) is importe
 
 import logging
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from ldr2hdr_cli.media.colour import ADOBE_RGB, PRIMARIES, TRANSFERS
-from ldr2hdr_cli.media.icc import KNOWN, SRGB, Space, deep_to_srgb, space_of, to_srgb
+from ldr2hdr_cli.media.gain_map import GainMap, apple, in_jpeg, standard
+from ldr2hdr_cli.media.heif import Heif, is_heif
+from ldr2hdr_cli.media.heif_items import tone_map
+from ldr2hdr_cli.media.icc import SRGB, deep_to_srgb, space_of, to_srgb
 from ldr2hdr_cli.media.limits import MAX_PIXELS, check_size
 from ldr2hdr_cli.media.metadata import of_still
 from ldr2hdr_cli.media.panorama import full_sphere
-from ldr2hdr_cli.media.source_info import Frame, SourceInfo
+from ldr2hdr_cli.media.raw import DNG_VERSION, is_raw, read_raw
+from ldr2hdr_cli.media.source_info import HDR_NOTES, Frame, SourceInfo, refuse_hdr
+from ldr2hdr_cli.media.still_colour import of_profile, space_of_still
 from model.codes import Codes
 from model.errors import Ldr2hdrError
-from model.exposure import Encoding
+from model.exposure import linearise
 
 HDR_SUFFIXES = {".exr", ".hdr", ".pic", ".rgbe", ".pfm"}
-_HDR_TRANSFER = {16: "PQ (SMPTE ST 2084)", 18: "HLG (ARIB STD-B67)"}
 _TILE = 2**20  # pixels that a tile may always have, however few --max-pixels allows
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds wrong is said once, by our own sentence
@@ -31,31 +35,143 @@ Image.MAX_IMAGE_PIXELS = None  # `max_pixels` is checked here, in one place, bef
 
 
 def probe_still(path: Path, max_pixels: int = MAX_PIXELS) -> SourceInfo:
-    """What a still is, from its header. Raises Ldr2hdrError."""
+    """What a still is, from its header; of its gain map, what there is. Raises Ldr2hdrError."""
     with _reading(path):
-        _refuse_hdr(path)
-        if deep := _deep(path, max_pixels, header_only=True):
-            return deep[0]
-        with _opened(path, max_pixels) as image:
-            return _source_info(path, image)
+        return _read(path, max_pixels, header_only=True, gain_map="use")[0]
 
 
-def read_still(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[SourceInfo, Frame]:
+def read_still(
+    path: Path,
+    max_pixels: int = MAX_PIXELS,
+    *,
+    from_hdr: bool = False,
+    gain_map: Literal["use", "ignore", "only"] = "ignore",
+) -> tuple[SourceInfo, Frame]:
     """A still and its pixels. max_pixels: refuse more than this, before decoding.
 
     EXIF orientation is applied. The pixels stay in the space of the file, whose primaries and curve are in the
     SourceInfo; only where an ICC profile has tables, or is for inks, they are converted to sRGB. CMYK and grey become
-    RGB. 16-bit PNG and TIFF keep their depth. Alpha is straight and untouched. Raises Ldr2hdrError for what cannot be
-    read whole, and for HDR.
+    RGB. More than 8 bits are kept.
+    Alpha is straight and untouched. from_hdr: PQ and HLG are read too. gain_map: "ignore" leaves `Frame.gain` out, and
+    with "only" a picture that has one counts as HDR. Raises Ldr2hdrError for what cannot be read whole, and for HDR.
     """
     with _reading(path):
-        _refuse_hdr(path)
-        if deep := _deep(path, max_pixels):
-            return deep
-        with _opened(path, max_pixels) as image:
-            info = _source_info(path, image)
-            image.load()
-            return info, _frame(path, image)
+        info, frame = _read(path, max_pixels, gain_map=gain_map)
+        refuse_hdr(info, from_hdr)
+        if frame.gain is not None and info.codec != "raw":
+            info = _with_gain(info, gain_map)
+        return info, frame
+
+
+def _read(path: Path, max_pixels: int, header_only: bool = False, gain_map: str = "ignore") -> tuple[SourceInfo, Frame]:
+    """header_only: nothing is decoded, and the frame is one black pixel."""
+    with path.open("rb") as file:
+        start = file.read(1 << 20)
+    if is_raw(path, start):
+        return read_raw(path, max_pixels, header_only)
+    if start.startswith((b"\x76\x2f\x31\x01", b"#?RADIANCE", b"#?RGBE")) or path.suffix.lower() in HDR_SUFFIXES:
+        raise Ldr2hdrError(f"{path} is HDR already: nothing in it is clipped that could be reconstructed.")
+    if is_heif(start):
+        return _heif(path, max_pixels, header_only, gain_map)
+    info, frame = _deep(path, start, max_pixels, header_only) or _plain(path, start, max_pixels, header_only, gain_map)
+    if info.codec == "avif" and b"tmap" in start and gain_map != "ignore":
+        info, found = _found(info, lambda: _avif_gain_map(path))
+        if found is not None:
+            info = replace(info, gain_max=found.most)
+            if not header_only:
+                with Image.open(path) as image:
+                    frame.gain = _gain(found, info, frame.pixels, image.getexif().get(0x0112, 1))
+    return info, frame
+
+
+def _plain(path: Path, start: bytes, max_pixels: int, header_only: bool, gain_map: str) -> tuple[SourceInfo, Frame]:
+    """Whatever Pillow reads, in 8 bits."""
+    with _opened(path, max_pixels) as image:
+        info = _source_info(path, start, image)
+        found = None
+        if image.format == "MPO" and gain_map != "ignore":
+            info, found = _found(info, lambda: in_jpeg(path.read_bytes(), image.getexif()))
+        if found is not None:
+            others = "; the first one is converted."
+            info = replace(info, gain_max=found.most, notes=tuple(n for n in info.notes if not n.endswith(others)))
+        if header_only:
+            return info, Frame(np.zeros((1, 1, 3), np.float32), None)
+        image.load()
+        turn = image.getexif().get(0x0112, 1)
+        frame = _frame(start, image)
+        if found is not None:
+            frame.gain = _gain(found, info, frame.pixels, turn)
+        return info, frame
+
+
+def _gain(found: GainMap, info: SourceInfo, pixels: np.ndarray, orientation: int = 1) -> np.ndarray:
+    """What a map says of each pixel. orientation: EXIF's, of the picture, in which the map is stored too."""
+    turned = replace(found, codes=_upright(found.codes, orientation))
+    return turned.factor(linearise(pixels, info.encoding.transfer, info.encoding.gamma))
+
+
+def _with_gain(info: SourceInfo, gain_map: str) -> SourceInfo:
+    stops = np.log2(max(info.gain_max))
+    above = (
+        "the file's own light is taken alone" if gain_map == "only" else "the network decides above the map's maximum"
+    )
+    note = f"its gain map holds highlights of up to {stops:.2f} stops above white; {above}."
+    return replace(info, is_hdr=gain_map == "only", notes=(*info.notes, note))
+
+
+def _heif(path: Path, max_pixels: int, header_only: bool, gain_map: str) -> tuple[SourceInfo, Frame]:
+    heif = Heif(path, max_pixels)
+    known, found = heif.info, None
+    if gain_map != "ignore":
+        known, found = _found(known, lambda: _heif_gain_map(heif))
+    if heif.profile and (space := of_profile(heif.profile, "RGB")):
+        known = replace(
+            known,
+            chromaticities=space.chromaticities,
+            primaries=space.primaries,
+            transfer=str(space.encoding),
+            encoding=space.encoding,
+            assumed=(),
+        )
+    values = np.zeros((1, 1, 3 + heif.info.has_alpha), np.float32) if header_only else heif.values()
+    info, frame = _deep_frame(known, values, heif.profile, 1)
+    if found is not None:
+        info = replace(info, gain_max=found.most)
+        frame.gain = None if header_only else _gain(found, info, frame.pixels)
+    return info, frame
+
+
+def _heif_gain_map(heif: Heif) -> GainMap | None:
+    """The standard's, or else Apple's, which newer phones write both."""
+    if item := tone_map(heif.info.path.read_bytes()):
+        found = standard(item[0], heif.map_values(item[1]))
+        if found is not None and max(found.high) > 0:
+            return found
+    if apple_map := heif.gain_map():
+        return apple(*apple_map, heif.exif)
+    return None
+
+
+def _found(info: SourceInfo, read: Callable[[], GainMap | None]) -> tuple[SourceInfo, GainMap | None]:
+    """What `read` finds; nothing and a note where it fails, since the picture itself may well be whole."""
+    try:
+        found = read()
+    except Exception as error:  # as `_reading`
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return replace(info, notes=(*info.notes, f"its gain map is damaged ({reason}), and left out.")), None
+    return info, found
+
+
+def _avif_gain_map(path: Path) -> GainMap | None:
+    import imagecodecs
+
+    if (item := tone_map(path.read_bytes())) is None:
+        return None
+    codes = imagecodecs.avif_decode(item[1])
+    scale = 255 if codes.dtype == np.uint8 else 1023 if codes.max() < 1024 else 4095
+    codes = codes.astype(np.float32) / np.float32(scale)
+    found = standard(item[0], codes[..., None] if codes.ndim == 2 else codes[..., :3])
+    return found if found is not None and max(found.high) > 0 else None
 
 
 class _reading:
@@ -83,93 +199,24 @@ class _reading:
         raise Ldr2hdrError(f"{self.path} cannot be read whole ({reason}); it is damaged or cut off.") from None
 
 
-def _refuse_hdr(path: Path) -> None:
-    start = _start(path)
-    radiance = start.startswith((b"#?RADIANCE", b"#?RGBE"))
-    if start.startswith(b"\x76\x2f\x31\x01") or radiance or path.suffix.lower() in HDR_SUFFIXES:
-        raise Ldr2hdrError(f"{path} is HDR already: nothing in it is clipped that could be reconstructed.")
-    _, transfer = _code_points(start)
-    if transfer in _HDR_TRANSFER:
-        raise Ldr2hdrError(
-            f"{path} is HDR already: its transfer is {_HDR_TRANSFER[transfer]}; convert it with a colour-managed tool."
-        )
-
-
-def _start(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(1 << 20)
-
-
-def _code_points(start: bytes) -> tuple[int, int]:
-    """Primaries and transfer of ITU-T H.273 that a PNG, HEIF or AVIF names; 2 is "unspecified"."""
-    if start.startswith(b"\x89PNG") and (at := start.find(b"cICP")) > 0:
-        return start[at + 4], start[at + 5]
-    if b"ftyp" in start[:16] and (at := start.find(b"colrnclx")) > 0:
-        return int.from_bytes(start[at + 8 : at + 10], "big"), int.from_bytes(start[at + 10 : at + 12], "big")
-    return 2, 2
-
-
-def _space(path: Path, image: Image.Image) -> tuple[Space, tuple[str, ...]]:
-    """What the codes mean, by what the file says of them, and what of that had to be assumed.
-
-    In the order in which the PNG specification, 4.3, ranks them: code points, ICC profile, sRGB, gamma and primaries;
-    then what EXIF says. A file that says nothing is sRGB.
-    """
-    primaries, transfer = _code_points(_start(path))
-    profile, info = image.info.get("icc_profile"), image.info
-    if primaries in PRIMARIES and transfer in TRANSFERS and not (profile and image.format != "PNG"):
-        return Space(*PRIMARIES[primaries], TRANSFERS[transfer][1]), ()
-    if profile and (space := _of_profile(profile, image.mode)):
-        return space, ()
-    if "srgb" in info:
-        return SRGB, ()
-    if image.format == "PNG" and ("gamma" in info or "chromaticity" in info):
-        return _of_chunks(info.get("gamma"), info.get("chromaticity"))
-    exif = image.getexif()
-    tag = exif.get_ifd(0x8769).get(0xA001)  # ColorSpace
-    if tag == 2 or exif.get_ifd(0xA005).get(1) == "R03":  # DCF's optional space (CIPA DC-009, 3.2.4)
-        return _ADOBE_RGB, ()
-    return SRGB, () if tag == 1 else ("primaries", "transfer")
-
-
-_ADOBE_RGB = Space("adobergb", ADOBE_RGB, Encoding("gamma", 563 / 256))  # Adobe RGB (1998), 4.3.4.2
-
-
-def _of_profile(profile: bytes, mode: str) -> Space | None:
-    """None for a profile that is broken, or for pixels of another kind."""
-    space = space_of(profile)
-    is_ink = profile[16:20] == b"CMYK"
-    return space if is_ink == (mode == "CMYK") else None
-
-
-def _of_chunks(gamma: float | None, given: tuple[float, ...] | None) -> tuple[Space, tuple[str, ...]]:
-    """gAMA and cHRM of a PNG. 1/2.2 stands for sRGB, as the specification has it written beside an sRGB chunk."""
-    primaries, chromaticities = "bt709", SRGB.chromaticities
-    if given:
-        found = (*given[2:], *given[:2])  # white comes first
-        names = (item for item in KNOWN.items() if np.allclose(item[1], found, rtol=0, atol=0.001))
-        primaries, chromaticities = next(names, ("png", found))
-    is_srgb = gamma is None or abs(gamma - 1 / 2.2) < 0.001
-    encoding = SRGB.encoding if is_srgb or not gamma else Encoding("gamma", 1 / gamma)
-    assumed = tuple(name for name, value in (("primaries", given), ("transfer", gamma)) if value is None)
-    return Space(primaries, chromaticities, encoding), assumed
-
-
 def _opened(path: Path, max_pixels: int) -> Image.Image:
     image = Image.open(path)
     check_size(path, image.width, image.height, max_pixels)
     return image
 
 
-def _source_info(path: Path, image: Image.Image) -> SourceInfo:
+def _source_info(path: Path, start: bytes, image: Image.Image) -> SourceInfo:
     notes = []
     if getattr(image, "n_frames", 1) > 1:
         notes.append(f"it has {image.n_frames} pictures; the first one is converted.")  # type: ignore[attr-defined]
     if image.mode in ("F", "I"):
         raise Ldr2hdrError(f"{path} holds {image.mode} pixels of 32 bits; give an 8- or 16-bit picture.")
-    space, assumed = _space(path, image)
+    space, assumed = space_of_still(start, image)
     if space.is_converted:
         notes.append(_CONVERTED)
+    is_hdr = space.encoding.transfer in HDR_NOTES
+    if is_hdr:
+        notes.append(HDR_NOTES[space.encoding.transfer])
     # Pillow turns a TIFF by itself when it loads it, and gives the turned size from the start.
     turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8) and image.format != "TIFF"
     return SourceInfo(
@@ -189,6 +236,7 @@ def _source_info(path: Path, image: Image.Image) -> SourceInfo:
         assumed=assumed,
         metadata=of_still(image),
         panorama=full_sphere(image.info.get("xmp")),
+        is_hdr=is_hdr,
     )
 
 
@@ -199,9 +247,9 @@ def _has_alpha(image: Image.Image) -> bool:
     return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
 
 
-def _frame(path: Path, image: Image.Image) -> Frame:
+def _frame(start: bytes, image: Image.Image) -> Frame:
     profile = image.info.get("icc_profile")
-    space, _ = _space(path, image)
+    space, _ = space_of_still(start, image)
     image = ImageOps.exif_transpose(image)
     alpha = None
     if _has_alpha(image):
@@ -215,26 +263,41 @@ def _frame(path: Path, image: Image.Image) -> Frame:
     return Frame(Codes(np.array(image)[..., :3]), alpha)
 
 
-def _deep(path: Path, max_pixels: int, header_only: bool = False) -> tuple[SourceInfo, Frame] | None:
-    """16-bit PNG and TIFF in colour, which Pillow would bring down to 8 bits; None for everything else.
+def _deep(path: Path, start: bytes, max_pixels: int, header_only: bool) -> tuple[SourceInfo, Frame] | None:
+    """Colour PNG, TIFF and AVIF of more than 8 bits, which Pillow would bring down to 8; None for everything else.
 
     header_only: nothing is decoded, and the frame is one black pixel.
     """
-    with path.open("rb") as file:
-        start = file.read(33)
     if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return _deep_tiff(path, max_pixels, header_only)
     if start.startswith(b"\x89PNG") and start[24:25] == b"\x10":
         samples = {0: 1, 2: 3, 4: 2, 6: 4}.get(start[25], 0)  # PNG specification, 11.2.2, colour type
-        return _deep_png(path, max_pixels, samples if header_only else None)
+        return _deep_png(path, start, max_pixels, samples if header_only else None)
+    # AV1CodecConfigurationRecord (AV1-ISOBMFF, 2.3.3): its third byte says high_bitdepth and twelve_bit.
+    if start[4:8] == b"ftyp" and (at := start.find(b"av1C")) > 0 and start[at + 6] & 0x40:
+        return _deep_avif(path, start, max_pixels, 12 if start[at + 6] & 0x20 else 10, header_only)
     return None
 
 
-def _deep_png(path: Path, max_pixels: int, samples: int | None) -> tuple[SourceInfo, Frame]:
+def _deep_avif(path: Path, start: bytes, max_pixels: int, bits: int, header_only: bool) -> tuple[SourceInfo, Frame]:
+    import imagecodecs
+
+    with _opened(path, max_pixels) as image:
+        orientation = image.getexif().get(0x0112, 1)  # which Pillow makes of the container's turns and mirrors
+        profile = image.info.get("icc_profile")
+        info = replace(_source_info(path, start, image), bit_depth=bits, width=image.width, height=image.height)
+    if header_only:
+        values = np.zeros((1, 1, 3 + info.has_alpha), np.float32)
+    else:
+        values = imagecodecs.avif_decode(path.read_bytes(), index=0).astype(np.float32) / np.float32(2**bits - 1)
+    return _deep_frame(info, values, profile, orientation)
+
+
+def _deep_png(path: Path, start: bytes, max_pixels: int, samples: int | None) -> tuple[SourceInfo, Frame]:
     import cv2
 
     with _opened(path, max_pixels) as image:
-        info = replace(_source_info(path, image), bit_depth=16, width=image.width, height=image.height)
+        info = replace(_source_info(path, start, image), bit_depth=16, width=image.width, height=image.height)
         profile, orientation = image.info.get("icc_profile"), image.getexif().get(0x0112, 1)
         if samples is not None:
             samples += samples == 3 and "transparency" in image.info  # which cv2 makes an alpha channel
@@ -253,6 +316,8 @@ def _deep_tiff(path: Path, max_pixels: int, header_only: bool) -> tuple[SourceIn
 
     with tifffile.TiffFile(path) as tiff:
         page: Any = tiff.pages[0]
+        if DNG_VERSION in page.tags:  # whatever its suffix; its first page is a thumbnail as a rule
+            return read_raw(path, max_pixels, header_only)
         samples = int(page.samplesperpixel)
         if page.imagedepth != 1:
             raise Ldr2hdrError(f"{path} is a volume of {page.imagedepth} slices and no picture; give one slice.")
@@ -275,7 +340,7 @@ def _deep_tiff(path: Path, max_pixels: int, header_only: bool) -> tuple[SourceIn
         profile = page.tags["InterColorProfile"].value if "InterColorProfile" in page.tags else None
         orientation = page.tags["Orientation"].value if "Orientation" in page.tags else 1
         several = len(tiff.pages) > 1
-    space = _of_profile(profile, "RGB") if profile else None
+    space = of_profile(profile, "RGB") if profile else None
     info = SourceInfo(
         path,
         "still",
@@ -303,15 +368,15 @@ def _deep_tiff(path: Path, max_pixels: int, header_only: bool) -> tuple[SourceIn
 def _deep_frame(
     info: SourceInfo, codes: np.ndarray, profile: bytes | None, orientation: int
 ) -> tuple[SourceInfo, Frame]:
-    """16-bit codes, H×W or H×W×(1 to 4), upright and in a space that is kept. info: its size as stored."""
+    """Upright, and in a space that is kept. codes: uint16, or float32 in [0, 1], H×W or H×W×(1 to 4), as stored."""
     if codes.ndim == 2:
         codes = codes[..., None]
-    alpha = codes[..., -1].astype(np.float32) / np.float32(65535) if codes.shape[2] in (2, 4) else None
+    alpha = _unit(codes[..., -1]) if codes.shape[2] in (2, 4) else None
     pixels = codes[..., :3] if codes.shape[2] >= 3 else codes[..., :1]
     notes = tuple(note for note in info.notes if note != _CONVERTED)
     if profile and (space := space_of(profile)) and space.is_converted:
         try:
-            pixels = deep_to_srgb(pixels.astype(np.float32) / np.float32(65535), profile)
+            pixels = deep_to_srgb(_unit(pixels), profile)
             notes = (*notes, _CONVERTED)
         except ValueError:
             notes = (*notes, "its colour profile cannot be used; its numbers are taken for sRGB.")
@@ -325,6 +390,11 @@ def _deep_frame(
         notes=notes,
     )
     return info, Frame(Codes(pixels), alpha)
+
+
+def _unit(codes: np.ndarray) -> np.ndarray:
+    """float32 in [0, 1]."""
+    return codes.astype(np.float32) / np.float32(65535) if codes.dtype == np.uint16 else codes
 
 
 def _upright(picture: np.ndarray, orientation: int) -> np.ndarray:

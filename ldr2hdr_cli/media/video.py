@@ -1,8 +1,11 @@
 """Clips: what they are, and their frames one by one, of whatever FFmpeg decodes."""
 
+import os
+import re
+import struct
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 import av
 import numpy as np
 from av.filter import Graph
+from av.sidedata.sidedata import Type
 
 from ldr2hdr_cli.media.colour import CAMERA_CURVE, PRIMARIES, TRANSFERS
 from ldr2hdr_cli.media.decode import ERRORS, Damage, Unsure, opened, pictures, reason
@@ -23,14 +27,20 @@ from ldr2hdr_cli.media.rgb import (
     display_matrix,
     first_specified,
     has_alpha,
+    side_data,
     upright,
 )
-from ldr2hdr_cli.media.source_info import Frame, SourceInfo
+from ldr2hdr_cli.media.source_info import HDR_NOTES, Frame, SourceInfo, mastering_display, refuse_hdr
 from ldr2hdr_cli.media.timecode import advance
 from model.errors import Ldr2hdrError
 
 # FFmpeg's numbers are those of ITU-T H.273.
-_HDR = {16: "PQ (SMPTE ST 2084)", 18: "HLG (ARIB STD-B67)"}
+_HDR = (16, 18)
+# Configurations of what stands beside the base layer: Dolby Vision's, and a second view's (MV-HEVC, Apple's vexu).
+_LAYERS = {
+    re.compile(rb"dv[cv]C[\x01\x02]\0"): "it carries Dolby Vision: its base layer is converted, without that metadata.",
+    re.compile(rb"lhvC\x01|vexu....eyes", re.DOTALL): "it holds a second view (MV-HEVC): the first one is converted.",
+}
 _NO_TIMES = 0x80  # AVFMT_NOTIMESTAMPS: a bare stream, whose average rate is FFmpeg's own default
 _MOST_GUESSED = 480  # frames a second: FFmpeg tries none above; what it gives then is the unit of the time stamps
 # The field order of a stream: which field is shown first. Frames may say it themselves.
@@ -60,14 +70,16 @@ def read_frames(
     max_pixels: int = MAX_PIXELS,
     start_number: int = 0,
     hwaccel: str = "none",
+    from_hdr: bool = False,
 ) -> Iterator[Frame]:
     """The frames of a clip in the order of presentation, one at a time.
 
-    first, last: indices from 0, inclusive. start_number: of index 0, in what an error says.
-    hwaccel: see `decode.opened`. A frame that is damaged, or
-    may have been spoiled by one that is, is left out; when all others have been given, Ldr2hdrError names those.
+    first, last: indices from 0, inclusive. start_number: of index 0, in what an error or a note says. hwaccel: see
+    `decode.opened`. A frame that is damaged, or may have been spoiled by one that is, is left out; when all others have
+    been given, Ldr2hdrError names those. from_hdr: PQ and HLG are read too. A change to or from them on the way ends
+    the clip with an Ldr2hdrError.
     """
-    how = (path, first, last, every, deinterlace, max_pixels, start_number, hwaccel)
+    how = (path, first, last, every, deinterlace, max_pixels, start_number, hwaccel, from_hdr)
     try:
         yield from _read(*how, start=first - 2 if deinterlace else first)  # a deinterlacer looks at both neighbours
     except Unsure:  # before any frame was given
@@ -83,6 +95,7 @@ def _read(
     max_pixels: int,
     start_number: int,
     hwaccel: str,
+    from_hdr: bool,
     start: int,
 ) -> Iterator[Frame]:
     """As read_frames. start: the first frame that must be as if all had been decoded."""
@@ -93,18 +106,59 @@ def _read(
         if deinterlace:
             decoded = _deinterlaced(path, decoded, stream)
         info: SourceInfo | None = None
+        look: _Look | None = None
         for index, picture in decoded:
             if index >= first and (index - first) % every == 0:
                 if picture is None:
                     damage.lost.append(index)
                 else:
                     check_size(path, picture.width, picture.height, max_pixels)
-                    info = info or _source_info(path, container, stream, picture, deinterlace)
-                    yield _frame(info, picture, index, stream)
+                    if info is None:
+                        info = _source_info(path, container, stream, picture, deinterlace)
+                        refuse_hdr(info, from_hdr)
+                    frame = _frame(info, picture, index, stream)
+                    before, look = look, _look(stream, picture, frame)
+                    if before is not None and look != before:
+                        frame.note = _change(path, before, look, index + start_number, deinterlace)
+                    yield frame
             if final is not None and index >= final:
                 break
     if sentence := damage.sentence():
         raise Ldr2hdrError(f"{path} is damaged: {sentence}; all other frames are good.")
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What should be the same from frame to frame, and need not be."""
+
+    size: str
+    turn: tuple[int, ...]
+    interlaced: bool
+    transfer: str
+
+
+def _look(stream: Any, picture: Any, frame: Frame) -> _Look:
+    height, width = frame.codes.shape
+    number = first_specified(picture.color_trc, stream.codec_context.color_trc)
+    transfer = TRANSFERS[number][0] if number in TRANSFERS else "unspecified"
+    return _Look(f"{width}×{height}", display_matrix(picture), bool(picture.interlaced_frame), transfer)
+
+
+def _change(path: Path, before: _Look, now: _Look, number: int, deinterlace: bool) -> str:
+    """A note about a frame that is not like the one before it. Raises Ldr2hdrError between SDR and HDR."""
+    if before.transfer != now.transfer and {before.transfer, now.transfer} & {"pq", "hlg"}:
+        raise Ldr2hdrError(
+            f"{path} changes from {before.transfer} to {now.transfer} at frame {number}; convert each part by itself "
+            "with --frames."
+        )
+    changes = []
+    if before.size != now.size:
+        changes.append(f"its pictures are {now.size}, no longer {before.size}")
+    if before.turn != now.turn:
+        changes.append("they are turned another way")
+    if now.interlaced and not before.interlaced and not deinterlace:
+        changes.append("its frames are interlaced; --deinterlace makes them progressive")
+    return f"from frame {number} on, {'; '.join(changes)}." if changes else ""
 
 
 def _deinterlaced(path: Path, decoded: Iterator[tuple[int, Any]], stream: Any) -> Iterator[tuple[int, Any]]:
@@ -163,16 +217,15 @@ def _bwdif(picture: Any, stream: Any, parity: str) -> Graph:
 def _source_info(path: Path, container: Any, stream: Any, frame: Any, deinterlace: bool) -> SourceInfo:
     context = stream.codec_context
     transfer = first_specified(context.color_trc, frame.color_trc)
-    if transfer in _HDR:
-        raise Ldr2hdrError(
-            f"{path} is HDR already: its transfer is {_HDR[transfer]}, nothing in it is clipped that could be "
-            "reconstructed; convert it to EXR with a colour-managed tool instead."
-        )
     coding, notes = coding_of(context, frame)
     primaries = first_specified(context.color_primaries, frame.color_primaries)
-    name, chromaticities = PRIMARIES.get(primaries, PRIMARIES[1])
+    name, chromaticities = PRIMARIES.get(primaries, PRIMARIES[9 if transfer in _HDR else 1])  # BT.2100 has no others
     transfer_name, encoding = TRANSFERS.get(transfer, ("unspecified", CAMERA_CURVE))
     named = {"primaries": primaries in PRIMARIES, "transfer": transfer in TRANSFERS}
+    is_hdr = transfer in _HDR
+    if is_hdr:
+        notes.append(HDR_NOTES[transfer_name])
+    notes += _layers(path)
     interlaced = bool(frame.interlaced_frame) or context.field_order in _PARITY
     if interlaced and not deinterlace:
         notes.append("its frames are interlaced; --deinterlace makes them progressive.")
@@ -203,7 +256,34 @@ def _source_info(path: Path, container: Any, stream: Any, frame: Any, deinterlac
         encoding=encoding,
         metadata=of_clip({**container.metadata, **stream.metadata}),
         assumed=tuple(what for what, is_named in named.items() if not is_named),
+        is_hdr=is_hdr,
+        **_light_levels(frame),
     )
+
+
+def _layers(path: Path) -> list[str]:
+    """Notes about layers that are not read; FFmpeg decodes the base layer alone. By the headers at either end."""
+    with path.open("rb") as file:
+        data = file.read(2**20)
+        file.seek(max(file.seek(0, os.SEEK_END) - 2**22, len(data)))
+        data += file.read()
+    return [note for pattern, note in _LAYERS.items() if pattern.search(data)]
+
+
+def _light_levels(frame: Any) -> dict[str, Any]:
+    """Of SMPTE ST 2086 and CTA-861.3, as FFmpeg's structures hold them; nothing where they are not given."""
+    levels: dict[str, Any] = {}
+    data = side_data(frame, Type.MASTERING_DISPLAY_METADATA)
+    if len(data) >= 88:
+        *ratios, has_primaries, has_luminance = struct.unpack("22i", data[:88])
+        values = [above / below if below else 0.0 for above, below in zip(*[iter(ratios)] * 2, strict=True)]
+        if has_primaries and has_luminance:
+            points = list(zip(values[0:8:2], values[1:8:2], strict=True))
+            levels["mastering_display"] = mastering_display(points, *values[8:10])
+    data = side_data(frame, Type.CONTENT_LIGHT_LEVEL)
+    if len(data) >= 8:
+        levels["max_cll"], levels["max_fall"] = struct.unpack("2I", data[:8])
+    return levels
 
 
 def _frame_rate(container: Any, stream: Any, notes: list[str]) -> Fraction | None:

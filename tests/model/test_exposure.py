@@ -78,8 +78,24 @@ def test_encode_goes_on_above_white(transfer, linear):
 
 def test_unknown_transfers_are_refused():
     for function in (linearise, encode):
-        with pytest.raises(ValueError, match="pq"):
-            function(np.zeros(1), "pq")
+        with pytest.raises(ValueError, match="log3g10"):
+            function(np.zeros(1), "log3g10")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("transfer", "codes", "light"),
+    [
+        # SMPTE ST 2084, annex A: cd/m² by 10-bit code value in full range; 203 of them are 1.0.
+        ("pq", np.array([0, 520, 594, 769, 1023]) / 1023, np.array([0, 100.23, 202.33, 1000.1, 10_000]) / 203),
+        # BT.2100-3, table 5, note 5i: a half is a twelfth of the peak; 75 % is 26.5 % of it (BT.2408-7, table 1).
+        ("hlg", np.array([0, 0.25, 0.5, 0.75, 1]), np.array([0, 1 / 48, 1 / 12, 0.2649626, 1]) / 0.2649626),
+    ],
+)
+def test_hdr_signals_become_light_whose_diffuse_white_is_one(kind, transfer, codes, light):
+    found = np.asarray(linearise(kind(codes.astype(np.float32)), transfer))
+    np.testing.assert_allclose(found, light, rtol=6e-3, atol=1e-6)
+    np.testing.assert_allclose(np.asarray(encode(kind(light.astype(np.float32)), transfer)), codes, atol=2e-3)
 
 
 def parts(kind, *values):

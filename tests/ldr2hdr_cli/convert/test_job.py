@@ -167,7 +167,7 @@ ANOTHER: dict[str, Any] = {
     "temporal": "strong", "working_size": "off", "panorama": "off", "format": "hdr", "float_": True,
     "compression": "piz", "dwa_level": 10.0, "preview": True, "overlap": 64, "colorspace": "acescg",
     "alpha": "straight", "ocio": "ocio://default", "ocio_space": "ACEScg", "channel": "mask", "metadata": False,
-    "tile": 512, "memory": "1G",
+    "tile": 512, "memory": "1G", "from_hdr": True, "gain_map": "ignore",
 }  # fmt: skip
 
 

@@ -75,7 +75,7 @@ def test_an_untagged_clip_says_what_is_assumed(tmp_path):
 
 def test_pq_is_refused(tmp_path):
     with pytest.raises(Ldr2hdrError, match="HDR already"):
-        probe(flat(tmp_path / "pq.mkv", "yuv444p10le", (500, 512, 512), color_trc=16))
+        next(read_frames(flat(tmp_path / "pq.mkv", "yuv444p10le", (500, 512, 512), color_trc=16)))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
