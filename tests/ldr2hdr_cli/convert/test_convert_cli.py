@@ -257,8 +257,7 @@ def test_an_interrupted_run_ends_with_130_and_the_next_one_completes_to_the_same
     assert subprocess.run([*arguments, "-o", str(whole)], capture_output=True, timeout=120).returncode == 0
     run = subprocess.Popen([*arguments, "-o", str(parts)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert run.stdout is not None
-    while '"done"' not in run.stdout.readline():  # until one frame is finished
-        pass
+    next(line for line in run.stdout if '"done"' in line)  # one frame is finished
     run.send_signal(signal.SIGINT)
     _, stderr = run.communicate(timeout=60)
     made = len(list((parts / "clip").glob("*.exr")))
