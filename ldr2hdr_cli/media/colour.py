@@ -90,6 +90,18 @@ def conversion(source: Chromaticities, target: Chromaticities) -> Matrix | None:
     return red, green, blue  # type: ignore[return-value]
 
 
+def are_primaries(chromaticities: Chromaticities) -> bool:
+    """Whether light can be converted from and to these: a damaged file may hold anything."""
+    values = np.array(chromaticities, float)
+    if not np.isfinite(values).all() or np.abs(values).max() > 2 or np.abs(values[1::2]).min() < 1e-6:
+        return False
+    try:
+        matrix = to_xyz(chromaticities)
+    except np.linalg.LinAlgError:
+        return False
+    return bool(np.isfinite(matrix).all() and np.linalg.cond(matrix) < 1e4)
+
+
 def to_xyz(chromaticities: Chromaticities) -> np.ndarray:
     """Linear RGB to CIE XYZ, 3×3, with Y = 1 for white (SMPTE RP 177)."""
     columns = np.column_stack([_xyz(*chromaticities[at : at + 2]) for at in (0, 2, 4)])

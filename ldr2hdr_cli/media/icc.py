@@ -18,6 +18,7 @@ from ldr2hdr_cli.media.colour import (
     SRGB_CURVE,
     Chromaticities,
     adaptation,
+    are_primaries,
     to_xyz,
     white,
 )
@@ -55,19 +56,23 @@ def space_of(profile: bytes) -> Space | None:
     `model.exposure`'s within half a code of 8 bits. Any other, with tables or for inks, is converted to sRGB.
     """
     try:
-        tags, model = _tags(profile), profile[16:20]
-        if model == b"GRAY":
-            encoding = _encoding([_curve(tags[b"kTRC"])])
-            return Space(encoding=encoding) if encoding else Space(is_converted=True)
-        if model != b"RGB " or b"A2B0" in tags or b"A2B1" in tags:
-            return Space(is_converted=True) if model in _MODELS else None
-        encoding = _encoding([_curve(tags[name]) for name in (b"rTRC", b"gTRC", b"bTRC")])
-        if encoding is None:
-            return Space(is_converted=True)
-        name, chromaticities = _primaries(tags)
-        return Space(name, chromaticities, encoding)
-    except (KeyError, ValueError, struct.error, np.linalg.LinAlgError, ZeroDivisionError):
+        with np.errstate(all="ignore"):  # a damaged profile may hold anything
+            return _space(_tags(profile), profile[16:20])
+    except (KeyError, ValueError, struct.error, np.linalg.LinAlgError, ArithmeticError):
         return None
+
+
+def _space(tags: Mapping[bytes, bytes], model: bytes) -> Space | None:
+    if model == b"GRAY":
+        encoding = _encoding([_curve(tags[b"kTRC"])])
+        return Space(encoding=encoding) if encoding else Space(is_converted=True)
+    if model != b"RGB " or b"A2B0" in tags or b"A2B1" in tags:
+        return Space(is_converted=True) if model in _MODELS else None
+    encoding = _encoding([_curve(tags[name]) for name in (b"rTRC", b"gTRC", b"bTRC")])
+    if encoding is None:
+        return Space(is_converted=True)
+    name, chromaticities = _primaries(tags)
+    return Space(name, chromaticities, encoding)
 
 
 _MODELS = (b"RGB ", b"CMYK", b"Lab ")
@@ -111,7 +116,7 @@ def _encoding(curves: list[np.ndarray]) -> Encoding | None:
     gamma = float(np.log(middle) / np.log(0.5)) if 0 < middle < 1 else 1.0
     candidates = [Encoding("srgb"), Encoding("bt709"), Encoding("prophoto"), Encoding("gamma", round(gamma, 5))]
     misses = [max(_miss(curve, one) for curve in curves) for one in candidates]
-    best = int(np.argmin(misses))
+    best = int(np.argmin(np.nan_to_num(misses, nan=np.inf)))
     return candidates[best] if misses[best] <= _CURVE_TOLERANCE else None
 
 
@@ -133,8 +138,10 @@ def _primaries(tags: Mapping[bytes, bytes]) -> tuple[str, Chromaticities]:
     else:
         back = adaptation(_PCS_WHITE, _xyz(tags[b"wtpt"]))
     native = back @ stored
-    xy = _xy(np.column_stack([native, native.sum(1)]))
-    return "icc", tuple(round(float(value), 5) for value in xy.ravel())
+    xy = tuple(round(float(value), 5) for value in _xy(np.column_stack([native, native.sum(1)])).ravel())
+    if not are_primaries(xy):
+        raise ValueError("no primaries")
+    return "icc", xy
 
 
 def _xyz(tag: bytes) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from ldr2hdr_cli.media.colour import ADOBE_RGB, PRIMARIES, TRANSFERS
+from ldr2hdr_cli.media.colour import ADOBE_RGB, PRIMARIES, TRANSFERS, are_primaries
 from ldr2hdr_cli.media.icc import KNOWN, SRGB, Space, space_of
 from model.exposure import Encoding
 
@@ -53,11 +53,12 @@ def of_profile(profile: bytes, mode: str) -> Space | None:
 def _of_chunks(gamma: float | None, given: tuple[float, ...] | None) -> tuple[Space, tuple[str, ...]]:
     """gAMA and cHRM of a PNG. 1/2.2 stands for sRGB, as the specification has it written beside an sRGB chunk."""
     primaries, chromaticities = "bt709", SRGB.chromaticities
-    if given:
-        found = (*given[2:], *given[:2])  # white comes first
+    given = given and (*given[2:], *given[:2])  # white comes first
+    found = given if given and are_primaries(given) else None
+    if found:
         names = (item for item in KNOWN.items() if np.allclose(item[1], found, rtol=0, atol=0.001))
         primaries, chromaticities = next(names, ("png", found))
     is_srgb = gamma is None or abs(gamma - 1 / 2.2) < 0.001
     encoding = SRGB.encoding if is_srgb or not gamma else Encoding("gamma", 1 / gamma)
-    assumed = tuple(name for name, value in (("primaries", given), ("transfer", gamma)) if value is None)
+    assumed = tuple(name for name, value in (("primaries", found), ("transfer", gamma)) if value is None)
     return Space(primaries, chromaticities, encoding), assumed

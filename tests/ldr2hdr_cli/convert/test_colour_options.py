@@ -209,3 +209,20 @@ def test_an_empty_list_and_no_input_at_all_are_misuse(tmp_path):
         CliRunner().invoke(app, ["convert", "--list", str(tmp_path / "list.txt"), "-o", "x"], catch_exceptions=False)
     done = CliRunner().invoke(app, ["convert", "-o", str(tmp_path)])
     assert done.exit_code == 2 and "INPUT" in done.output
+
+
+def test_what_is_assumed_is_said_once_for_a_sequence_and_for_each_photograph(tmp_path):
+    for number in range(3):
+        Image.fromarray(codes()).save(tmp_path / f"plate.{number:04d}.png")
+    options = ldr2hdr.ConvertOptions(method="clip")
+    for source, count in ((tmp_path / "plate.%04d.png", 1), (tmp_path, 3)):
+        events = list(ldr2hdr.convert(source, tmp_path / "out" / str(count), options))
+        notes = [event.message for event in events if isinstance(event, ldr2hdr.Note)]
+        assert len([note for note in notes if note.endswith("sRGB is assumed.")]) == count
+    other = ldr2hdr.ConvertOptions(method="clip", transfer="srgb", alpha="straight")
+    said = [
+        event.message
+        for event in ldr2hdr.convert(tmp_path, tmp_path / "out" / "3", other)
+        if isinstance(event, ldr2hdr.Note)
+    ]
+    assert len([note for note in said if "transfer auto, now srgb" in note and "made again" in note]) == 1
