@@ -163,7 +163,7 @@ class Replayed:
     Where it cannot be captured, `notify` is told once and the pass goes on without.
     """
 
-    KEPT = 4  # graphs, each with the memory of its features
+    KEPT = 2  # graphs, each with the memory of its features: of a clip's frames, and of them reduced
 
     def __init__(self, forward: Forward, notify: Callable[[str], None]) -> None:
         self._forward, self._notify = forward, notify
@@ -201,11 +201,13 @@ class Replayed:
             graph.replay()
             return result.clone()
 
-    def forget(self) -> None:
-        """Give the graphs' memory back."""
+    def forget(self) -> bool:
+        """Give the graphs' memory back; whether there were any."""
         with self._turn:
+            had_some = bool(self._graphs)
             self._graphs.clear()
             self._seen.clear()
+            return had_some
 
     def _captured(self, images: Tensor, masks: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor]:
         own_images, own_masks = images.clone(), masks.clone()

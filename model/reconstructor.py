@@ -280,8 +280,10 @@ class Reconstructor:
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
-                if not (lowered := self._lower(region, ldr)):
+                if not self._replayed.forget() and not (lowered := self._lower(region, ldr)):
                     raise
+            if self.device.type == "cuda":  # now that nothing refers to what the error has broken off
+                torch.cuda.empty_cache()
         if lowered:
             self.notify(f"{self.device} ran out of memory: going on with {lowered}.")
         if before is not None:
@@ -393,9 +395,6 @@ class Reconstructor:
 
         The picture's own memory is not in the budget, so that there is no telling what will fit but by trying.
         """
-        self._replayed.forget()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
         side, least = self._tile(region, ldr), 2 * self.config.multiple
         one = Tile(0, 0, min(side, region.height), min(side, region.width))
         several = len(plan(region, side, min(self.overlap, max(side - self.config.multiple, 0)), self.config.multiple))

@@ -132,10 +132,10 @@ class TemporalFilter:
         there, log = clipped.flatten(), log_hdr.reshape(-1, 3)
         pictures = [torch.zeros((len(there), 4), device=clipped.device) for _ in self._states]
         result = torch.zeros_like(log)
-        for places in _places(there):
+        for places, numbers in _places(there):
             taken = there[places, None]
             now = torch.cat((log[places].clamp(min=self._least).mul_(taken), taken.to(log.dtype)), 1)
-            at = None if flow is None else _earlier(flow, places, height, width)
+            at = None if flow is None else _earlier(flow, numbers, height, width)
             for state, picture in zip(self._states, pictures, strict=True):
                 if state.picture is not None and at is not None and motion is not None:
                     picture[places] = _carried(now, state.picture, at, motion.gain, self._kept, height, width)
@@ -165,12 +165,13 @@ class TemporalFilter:
         self._states = [states.get(one, _State(one)) for one in wanted]
 
 
-def _places(clipped: Tensor) -> Iterator[Tensor]:
-    """Indices of the pixels to work on, some at a time: those that are clipped; all where to know would be to wait."""
+def _places(clipped: Tensor) -> Iterator[tuple[Tensor | slice, Tensor]]:
+    """The pixels to work on, some at a time, and their numbers: the clipped ones; all where to know is to wait."""
     if clipped.device.type == "cpu":
-        yield from clipped.nonzero()[:, 0].split(2**16)
+        yield from ((places, places) for places in clipped.nonzero()[:, 0].split(2**16))
     else:
-        yield from torch.arange(len(clipped), device=clipped.device).split(2**25)
+        for numbers in torch.arange(len(clipped), device=clipped.device).split(2**25):
+            yield slice(0, len(clipped)) if len(numbers) == len(clipped) else numbers, numbers
 
 
 def _earlier(flow: Tensor, places: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,11 +13,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 import ldr2hdr_cli.convert.run
 from ldr2hdr_cli.app import app
+from ldr2hdr_cli.convert import network, temporal
 from ldr2hdr_cli.convert.temporal import BLOCK, WARM_UP, Depends, TemporalFilter, measure, warm_up
 from ldr2hdr_cli.media.exr import read_exr
 from ldr2hdr_cli.options import frame_rate
@@ -27,6 +29,7 @@ from model.masked_unet import initialise
 from model.reconstructor import ClipReconstructor
 from tests.conftest import write_clip
 
+DEVICES = ["cpu"] + [name for name, there in (("cuda", torch.cuda.is_available()),) if there]
 HEIGHT, WIDTH = 120, 160
 
 
@@ -211,6 +214,66 @@ def test_frames_without_anything_clipped_and_frames_of_another_size_pass():
     tiny = np.ones((1, 1, 3), np.float32)
     for number in (3, 4):
         assert np.array_equal(temporal_filter.push(number, tiny, tiny), tiny)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_what_lies_between_pixels_is_what_opencv_makes_of_it(device):
+    """Up to the 32nds of a pixel to which `cv2.remap` rounds."""
+    rng = np.random.default_rng(0)
+    shown = cv2.GaussianBlur(rng.random((40, 50, 4), np.float32), (0, 0), 2)
+    x, y = (rng.uniform(-3, side + 3, 500).astype(np.float32) for side in (50, 40))
+    there = [torch.from_numpy(one).to(device) for one in (shown.reshape(-1, 4), x, y)]
+    found = temporal._between(*there, 40, 50).cpu().numpy()
+    wanted = cv2.remap(shown, x[None], y[None], cv2.INTER_LINEAR)[0]
+    inside = (x > 0) & (x < 49) & (y > 0) & (y < 39)
+    assert np.abs(found - wanted)[inside].max() < np.abs(np.diff(shown, axis=1)).max() / 20
+    np.testing.assert_allclose(found, wanted, atol=0.04)
+    there[1:] = [torch.tensor([3.0, 49.0]), torch.tensor([5.0, 39.0])]
+    exact = temporal._between(there[0], *[one.to(device) for one in there[1:]], 40, 50).cpu().numpy()
+    assert np.array_equal(exact, shown[[5, 39], [3, 49]])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("size", [(480, 1280), (1080, 1920), (500, 701), (900, 300), (2, 1000)])
+def test_motion_is_measured_on_averages_of_areas(device, size):
+    shown = np.random.default_rng(0).random((*size, 3), np.float32)
+    factor = min(1, 640 / max(size))
+    width, height = (max(1, round(length * factor)) for length in size[::-1])
+    wanted = cv2.resize(shown, (width, height), interpolation=cv2.INTER_AREA)
+    found = temporal.reduced(torch.from_numpy(shown).to(device)).cpu().numpy()
+    np.testing.assert_allclose(found, wanted, atol=2e-5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_all_pixels_or_the_clipped_ones_are_blended_alike(device, monkeypatch):
+    frames = pan(4)
+    wanted = steady(frames)
+
+    def everywhere(clipped):
+        numbers = torch.arange(len(clipped), device=clipped.device)
+        yield slice(0, len(clipped)), numbers
+
+    monkeypatch.setattr(temporal, "_places", everywhere)
+    for found, expected in zip(steady(frames), wanted, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_motion_that_is_measured_ahead_is_that_which_is_measured_when_it_is_asked_for(tmp_path, weights, monkeypatch):
+    pictures = codes(7)
+    for number, shown in enumerate(pictures, 1):
+        Image.fromarray(shown).save(tmp_path / f"plate.{number:04d}.png")
+    (tmp_path / "plate.0004.png").write_bytes(b"no picture")  # the fifth follows the third
+    how = [tmp_path / "plate.%04d.png", "--fps", 25, "--weights", weights]
+    assert run(*how, "-o", tmp_path / "ahead")[0] == 1
+    monkeypatch.setattr(network.Network, "_measure_ahead", _kept_only)
+    assert run(*how, "-o", tmp_path / "asked")[0] == 1
+    assert len(checksums(tmp_path / "ahead")) == 6
+    assert checksums(tmp_path / "ahead") == checksums(tmp_path / "asked")
+
+
+def _kept_only(self, clip, number, predicted):
+    with self._turn:
+        self._seen[clip, number] = network._Seen(network.Down(temporal.reduced(predicted.ldr)))
 
 
 # --- the command ---
