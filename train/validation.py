@@ -8,23 +8,27 @@ from torch.utils.data import Dataset
 
 from model.exposure import compose_hdr
 from model.masked_unet import MaskedUNet
-from train.checkpoints import save_weights, saved
+from train.batches import validation_batches
+from train.checkpoints import BEST, save_weights, saved
 from train.dead_channels import MANY, recorded_peaks
 from train.journal import GRID_EXPOSURES, exposed, picture_grid
 from train.losses import floor_of, hdr_loss, inpainting_loss
-from train.processes import reduce_over_processes, validation_batches
+from train.processes import reduce_over_processes
 from train.run import Run, Terms
 from train.schedule import learning_rate, lower_rate_on_plateau
 
 
-def validate(run: Run, validation: Dataset) -> None:
-    """Measures the averaged network, logs and reports it, and writes best.safetensors if it is the best so far."""
+def validate(run: Run, validation: Dataset, on_schedule: bool = True) -> None:
+    """Measures the averaged network, logs and reports it, and writes best.safetensors if it is the best so far.
+
+    on_schedule: whether the learning rate may follow from it, as from those that come at given steps.
+    """
     position = run.position
     with recorded_peaks(run.average) as peaks:
         terms = measure(run, validation, run.average)
     _warn_of_dead_channels(run, peaks.dead())
     loss = terms["loss"]
-    if lower_rate_on_plateau(run.settings, position, loss):
+    if on_schedule and lower_rate_on_plateau(run.settings, position, loss):
         rate = learning_rate(run.settings, position)
         run.listener.message(f"Validation has stalled: learning rate {rate:.3g}.")
     if not run.fabric.is_global_zero:
@@ -35,7 +39,7 @@ def validate(run: Run, validation: Dataset) -> None:
         f"Step {position.step}: validation loss {loss:.4f}{stops}"
         + (" (best so far)" if best else f" (best {position.best:.4f} at step {position.best_step})")
     )
-    path, more = run.out / "best.safetensors", {"validation_loss": f"{loss:.6g}"}
+    path, more = run.out / BEST, {"validation_loss": f"{loss:.6g}"}
     if best and saved(run, path, lambda: save_weights(run, path, more)):
         position.best, position.best_step = loss, position.step  # of the weights in the file
 

@@ -27,7 +27,7 @@ from model.atomic import write_atomically
 from model.constants import LUMINANCE
 from model.errors import Ldr2hdrError
 from train.camera import camera_curve, expose
-from train.panorama import is_panorama, perspective
+from train.views import is_panorama, perspective, to_tensor
 
 SHARES = (4.0, 8.0, 12.0)  # per cent of the pixels
 MILD_STOPS = (0.25, 1.5)  # the brightest point above the clip level
@@ -98,7 +98,7 @@ def made_cases(folder: Path, protocol: Protocol) -> Iterator[Case]:
         for view, tag in _views(truth, path.stem, protocol, mild=False):
             n, sigma = _curve(numbers_of(protocol.seed, path.stem, tag))
             for share in protocol.shares:
-                exposed = view * np.float32(expose(view, share / 100))
+                exposed = view * np.float32(expose(to_tensor(view)[None], share / 100))
                 name = f"{path.stem}_{tag}_share{share:g}"
                 yield _photograph(name, path.stem, "share", share, exposed, n, sigma, protocol.jpeg)
         if protocol.mild:
