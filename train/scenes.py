@@ -63,7 +63,7 @@ class Pictures:
         before, self.memory = self.memory, max(self.memory, memory_to_hold())
         for index in range(self.count):
             self[index]
-            if self._bytes > self.memory:
+            if len(self._kept) <= index:  # one of them had to go again
                 self.memory = before
                 return False
         room = _room(device)
