@@ -34,7 +34,7 @@ class BatchNumbers(Sampler[list[int]]):
             batch += 1
 
 
-def made_on_device(run: Run, *sets: Dataset) -> bool:
+def made_on_device(run: Run, *sets: Dataset[Any]) -> bool:
     """Whether the samples of these sets are made on the device of the run, for which their pictures are then held.
 
     Raises:
@@ -53,21 +53,21 @@ def made_on_device(run: Run, *sets: Dataset) -> bool:
     return False
 
 
-def training_batches(run: Run, data: Dataset) -> Iterator[Terms]:
+def training_batches(run: Run, data: Dataset[Any]) -> Iterator[Terms]:
     """The training batches of this process, from the present step on."""
     fabric = run.fabric
     numbers = BatchNumbers(run.position.step, run.settings.optimiser, fabric.global_rank, fabric.world_size)
     return _batches(run, data, numbers)
 
 
-def validation_batches(run: Run, data: Dataset) -> Iterator[Terms]:
+def validation_batches(run: Run, data: Dataset[Any]) -> Iterator[Terms]:
     """This process's share of the validation set."""
     count, size = run.settings.data.validation_patches, run.settings.optimiser.batch_size
     starts = range(run.fabric.global_rank * size, count, run.fabric.world_size * size)
     return _batches(run, data, [list(range(start, min(start + size, count))) for start in starts])
 
 
-def _batches(run: Run, data: Dataset, numbers: Iterable[list[int]]) -> Iterator[Terms]:
+def _batches(run: Run, data: Dataset[Any], numbers: Iterable[list[int]]) -> Iterator[Terms]:
     if run.on_device and isinstance(data, Samples):
         made: Iterator[Terms] = (data.batch(one, run.fabric.device) for one in numbers)
     else:
@@ -84,10 +84,10 @@ def _to_device(run: Run, batch: Terms) -> Terms:
     return batch
 
 
-class _Batches(Dataset):
+class _Batches(Dataset[Terms]):
     """Batches by the numbers of their samples, made at once where the set can do that."""
 
-    def __init__(self, data: Dataset) -> None:
+    def __init__(self, data: Dataset[Any]) -> None:
         self.data = data
 
     def __getitem__(self, numbers: Sequence[int]) -> Terms:
@@ -97,7 +97,7 @@ class _Batches(Dataset):
         return collated
 
 
-def _loaded(run: Run, data: Dataset, numbers: Iterable[list[int]]) -> Iterator[Terms]:
+def _loaded(run: Run, data: Dataset[Any], numbers: Iterable[list[int]]) -> Iterator[Terms]:
     """The batches in main memory, made by data processes, or by this one if there are none."""
     workers = run.settings.data.workers
     more: dict[str, Any] = {"worker_init_fn": set_up_worker, "prefetch_factor": 4} if workers else {}
@@ -106,7 +106,7 @@ def _loaded(run: Run, data: Dataset, numbers: Iterable[list[int]]) -> Iterator[T
         more["multiprocessing_context"] = "fork"
     more["pin_memory"] = run.fabric.device.type == "cuda"
     with signals_blocked():  # in the workers too, until `set_up_worker` runs there
-        loader = DataLoader(_Batches(data), batch_size=None, sampler=numbers, num_workers=workers, **more)  # type: ignore[arg-type]
+        loader = DataLoader(_Batches(data), batch_size=None, sampler=numbers, num_workers=workers, **more)
         batches = iter(loader)
     return _without_worker_traceback(batches)
 

@@ -12,6 +12,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,8 +50,8 @@ class Outcome:
 
 def train(
     settings: Settings,
-    training: Dataset,
-    validation: Dataset,
+    training: Dataset[Any],
+    validation: Dataset[Any],
     listener: Listener | None = None,
     resume: bool = False,
     credits: dict[str, str] | None = None,
@@ -84,7 +85,7 @@ def train(
         return _fit(run, training, validation, stop)
 
 
-def _fit(run: Run, training: Dataset, validation: Dataset, stop: StopSignals) -> Outcome:
+def _fit(run: Run, training: Dataset[Any], validation: Dataset[Any], stop: StopSignals) -> Outcome:
     """Steps until the budget or a signal ends them."""
     position = run.position
     run.on_device = made_on_device(run, training, validation)
@@ -224,7 +225,7 @@ def _reason_to_end(run: Run, stop: StopSignals) -> str | None:
 class _Chores:
     """What a run does beside its steps, and when: by steps, or by its clock, which is the same in all processes."""
 
-    def __init__(self, run: Run, validation: Dataset) -> None:
+    def __init__(self, run: Run, validation: Dataset[Any]) -> None:
         self._run, self._validation = run, validation
         self._saved = self._weighed = run.position.seconds
 

@@ -44,7 +44,8 @@ class Meter:
         """Around what gets a batch."""
         began = time.monotonic()
         if self._by_events:
-            pair = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            event: Any = torch.cuda.Event
+            pair = event(enable_timing=True), event(enable_timing=True)
             pair[0].record()
         yield
         if self._by_events:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -135,7 +136,7 @@ def _save(path: Path, array: np.ndarray) -> None:
         ) from None
 
 
-def read_index(folder: Path) -> list[dict]:
+def read_index(folder: Path) -> list[dict[str, Any]]:
     """The lines of a patch store's index, after checking that its arrays exist and are complete.
 
     Raises Ldr2hdrError for a folder that is not a store, a damaged one, or one that names files outside of it.
@@ -172,7 +173,7 @@ def _check_array(folder: Path, name: str, last: int) -> None:
 class StoredPatches:
     """The patches of some entries of a store's index, by number; their arrays are mapped, not read."""
 
-    def __init__(self, folder: Path, entries: Sequence[dict]) -> None:
+    def __init__(self, folder: Path, entries: Sequence[dict[str, Any]]) -> None:
         self._folder, self._entries = folder, list(entries)
         self._open: dict[str, np.ndarray] = {}
 

@@ -28,7 +28,7 @@ TRIED = CUT + EXPOSED
 FIRST = 4  # a sample's kind, its picture and its sharpening
 
 
-class Samples(Dataset):
+class Samples(Dataset[Sample]):
     """An endless set whose samples are made in batches, on a device. `pictures`: what they are cut from."""
 
     pictures: Sequence[Pictures]

@@ -46,11 +46,11 @@ def bilateral(log: Tensor) -> Tensor:
     middle = (log.amin((1, 2), keepdim=True) + log.amax((1, 2), keepdim=True)) / 2
     values = log - middle
     height, width = log.shape[1:]
-    size = tuple(map(cv2.getOptimalDFTSize, (height + 2 * RADIUS, width + 2 * RADIUS)))
-    around = _reflected(values, RADIUS)
+    size = cv2.getOptimalDFTSize(height + 2 * RADIUS), cv2.getOptimalDFTSize(width + 2 * RADIUS)
+    around = _reflected(values, RADIUS, size)
     own = torch.exp(around * around * (-0.5 / SIGMA_COLOUR**2))
     first = torch.complex(own, own * around)  # two real pictures in a complex one
-    spectrum = torch.fft.fft2(torch.stack((first, first * (around * around)), 1), s=size)
+    spectrum = torch.fft.fft2(torch.stack((first, first * (around * around)), 1))
     torch.view_as_real(spectrum).mul_(_gaussian_spectrum(*size, log.device))
     smooth = torch.fft.ifft2(spectrum)[..., RADIUS : RADIUS + height, RADIUS : RADIUS + width]
     sums = torch.view_as_real(smooth).permute(1, 4, 0, 2, 3).flatten(0, 1)
@@ -60,12 +60,16 @@ def bilateral(log: Tensor) -> Tensor:
     return above / below + middle
 
 
-def _reflected(pictures: Tensor, margin: int) -> Tensor:
-    """(N, H, W) with a margin that mirrors it about its outermost pixels, again and again where it is small."""
+def _reflected(pictures: Tensor, margin: int, size: tuple[int, int] | None = None) -> Tensor:
+    """(N, H, W) with a margin that mirrors it about its outermost pixels, again and again where it is small.
+
+    size: the height and width to come to, with anything after the margin.
+    """
     for axis in (1, 2):
         last = pictures.shape[axis] - 1
         place = np.abs(np.arange(-margin, last + margin + 1)) % max(2 * last, 1)
         place = np.where(place > last, 2 * last - place, place)
+        place = np.pad(place, (0, size[axis - 1] - len(place) if size else 0))
         pictures = pictures.index_select(axis, upload(place, pictures.device))
     return pictures
 

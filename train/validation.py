@@ -1,6 +1,7 @@
 """Validation: the loss on held-out scenes, the loss of doing nothing, dead channels, picture grids."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from train.run import Run, Terms
 from train.schedule import learning_rate, lower_rate_on_plateau
 
 
-def validate(run: Run, validation: Dataset, on_schedule: bool = True) -> None:
+def validate(run: Run, validation: Dataset[Any], on_schedule: bool = True) -> None:
     """Measures the averaged network, logs and reports it, and writes best.safetensors if it is the best so far.
 
     on_schedule: whether the learning rate may follow from it, as from those that come at given steps.
@@ -44,7 +45,7 @@ def validate(run: Run, validation: Dataset, on_schedule: bool = True) -> None:
         position.best, position.best_step = loss, position.step  # of the weights in the file
 
 
-def measure_untouched(run: Run, validation: Dataset) -> None:
+def measure_untouched(run: Run, validation: Dataset[Any]) -> None:
     """Logs and reports the validation loss of doing nothing, which the network has to beat."""
     terms = measure(run, validation, None)
     if run.fabric.is_global_zero:
@@ -54,7 +55,7 @@ def measure_untouched(run: Run, validation: Dataset) -> None:
 
 
 @torch.no_grad()
-def measure(run: Run, validation: Dataset, net: MaskedUNet | None) -> dict[str, float]:
+def measure(run: Run, validation: Dataset[Any], net: MaskedUNet | None) -> dict[str, float]:
     """Mean terms over the validation set, always with the perceptual ones; net None: of untouched pictures.
 
     For the HDR stages also "rmse_stops": the root mean square error over clipped pixels, in stops.
@@ -84,7 +85,7 @@ def untouched(batch: Terms, stage: str) -> Tensor:
 
 
 @torch.no_grad()
-def write_pictures(run: Run, validation: Dataset) -> None:
+def write_pictures(run: Run, validation: Dataset[Any]) -> None:
     """A grid of the first validation batch to the journal: input, mask, output and truth."""
     if not (run.journal and run.fabric.is_global_zero):
         return

@@ -76,8 +76,17 @@ def to_tensor(picture: np.ndarray) -> Tensor:
 
 def upload(values: np.ndarray, device: torch.device) -> Tensor:
     """An array of the host on a device, float64 as float32, without waiting for what the device is at."""
-    host = torch.from_numpy(np.ascontiguousarray(values, np.float32 if values.dtype == np.float64 else None))
-    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host.to(device)
+    return sent(
+        torch.from_numpy(np.ascontiguousarray(values, np.float32 if values.dtype == np.float64 else None)), device
+    )
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device. From the host to a GPU it goes through pinned memory, or the host would wait for it."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.contiguous()
+        tensor = tensor if tensor.is_pinned() else tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 # -- panoramas --------------------------------------------------------------------------------------------------------
@@ -132,7 +141,7 @@ def views(
         column = (longitude[number] * wide - 0.5).remainder_(wide) + 1
         row = (latitude[number] * high - 0.5).clamp_(0, high - 1)
         grid = torch.stack((column.mul_(2 / (wide + 1)).sub_(1), row.mul_(2 / max(high - 1, 1)).sub_(1)), -1)
-        source = level.to(device, non_blocking=True)[None].float()
+        source = sent(level, device)[None].float()
         seen.append(F.grid_sample(source, grid[None], mode="bilinear", padding_mode="border", align_corners=True))
     return torch.cat(seen)
 
@@ -205,7 +214,7 @@ def crops(
         shorter = min(high, wide)
         side = min(shorter, max(size, round(shorter * float(scale[number])))) if shorter >= size else shorter
         top, left = int(place[number, 0] * (high - side + 1)), int(place[number, 1] * (wide - side + 1))
-        square = whole[None, :, top : top + side, left : left + side].to(device, non_blocking=True).float()
+        square = sent(whole[None, :, top : top + side, left : left + side], device).float()
         if side != size:
             square = F.interpolate(square, (size, size), mode="bilinear", align_corners=False, antialias=side > size)
         cut.append(square.flip(3) if mirrored[number] else square)
