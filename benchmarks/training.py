@@ -3,34 +3,38 @@
     python benchmarks/training.py [--hdr DIR] [--images DIR] [--base-channels 32] [--workers 2] ...
 
 Without folders it makes its own pictures. First patches a second for the data, the network and the losses apart, each
-the best of a few; then whole runs of a few steps with their data processes. Nothing here is asserted.
+the best of a few; then whole runs of a few steps, their samples made on the device or by processes, as a share of the
+same run with its data at hand. Nothing here is asserted.
 """
 
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import Dataset, default_collate
 
 from ldr2hdr_cli.media.exr import write_exr
 from ldr2hdr_cli.media.pictures import find_pictures, read_hdr, read_photo
 from model import MaskedUNet, NetworkConfig
 from model.masked_unet import initialise
+from train.camera import CameraConfig
 from train.config import LossSettings, Settings, make_settings
-from train.datasets import HDRDataset, InpaintingDataset, PatchDataset
+from train.datasets import load_photo, load_scene, stored_patches
 from train.loop import train
 from train.losses import hdr_loss
 from train.patches import cut_patches
 from train.readers import Readers
 from train.run import Listener, Progress
+from train.samples import HDRDataset, InpaintingDataset, Sample, Samples
+from train.scenes import pictures_of
 from train.vgg import load_vgg
 
-WAITING = 0.1  # the share of a step that waiting for data may take before the data is too slow
+AIM = 0.9  # of the throughput of a run with its data at hand
 
 
 def main() -> None:
@@ -43,9 +47,9 @@ def main() -> None:
         here = Path(folder)
         hdr, images = given.hdr or [panoramas(here / "hdr")], given.images or [photographs(here / "images")]
         made = datasets(given, hdr, images, here / "store")
-        data(made)
+        data(made, given, device)
         network_and_losses(made["HDR, without sampling"], given, device)
-        waiting(made, given, here / "runs")
+        waiting(made, given, device, here / "runs")
 
 
 def arguments() -> argparse.Namespace:
@@ -85,22 +89,24 @@ def photographs(folder: Path, count: int = 8) -> Path:
     return folder
 
 
-def datasets(given: argparse.Namespace, hdr: list[Path], images: list[Path], store: Path) -> dict[str, Dataset]:
+def datasets(given: argparse.Namespace, hdr: list[Path], images: list[Path], store: Path) -> dict[str, Samples]:
     """What the two stages are fed with, by name."""
     size = given.patch_size
     scenes = find_pictures(hdr, "hdr")[:32]
     readers = Readers(find_pictures, read_photo, read_hdr)
     cut_patches(hdr, store, readers, per_scene=8, size=2 * size, threshold=0, exclude=lambda path: path not in scenes)
+    hdrs = pictures_of(scenes, partial(load_scene, read=read_hdr, size=size, camera=CameraConfig()), {})
+    photos = pictures_of(find_pictures(images, "photo"), partial(load_photo, read=read_photo, size=size), {})
     return {
-        "photographs with holes": InpaintingDataset(find_pictures(images, "photo"), size, 0, read_photo),
-        "HDR, textured patches sampled": HDRDataset(scenes, size, 0, read_hdr),
-        "HDR, without sampling": HDRDataset(scenes, size, 0, read_hdr, sampling=False),
-        "HDR, cut beforehand": PatchDataset(store, size, 0),
+        "photographs with holes": InpaintingDataset(photos, size, 0),
+        "HDR, textured patches sampled": HDRDataset(hdrs, size, 0),
+        "HDR, without sampling": HDRDataset(hdrs, size, 0, sampling=False),
+        "HDR, cut beforehand": stored_patches(store, size, 0),
     }
 
 
-def data(made: dict[str, Dataset], seconds: float = 4) -> None:
-    """Patches a second of one data process, its pictures decoded."""
+def data(made: dict[str, Samples], given: argparse.Namespace, device: torch.device, seconds: float = 4) -> None:
+    """Patches a second of one data process, its pictures decoded; and of the device, where that is a GPU."""
     threads, opencv = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
@@ -115,12 +121,19 @@ def data(made: dict[str, Dataset], seconds: float = 4) -> None:
         print(f"  {name:32} {count / (time.perf_counter() - began):8.1f}")
     torch.set_num_threads(threads)
     cv2.setNumThreads(opencv)
+    if device.type == "cpu":
+        return
+    print(f"\nData, patches a second made on the device, {given.batch_size} at once:")
+    for name, dataset in made.items():
+        if dataset.hold(device):
+            took = best(partial(dataset.batch, range(given.batch_size), device), device, 10)
+            print(f"  {name:32} {given.batch_size / took:8.1f}")
 
 
-def network_and_losses(dataset: Dataset, given: argparse.Namespace, device: torch.device) -> None:
+def network_and_losses(dataset: Samples, given: argparse.Namespace, device: torch.device) -> None:
     """Patches a second forward and backward: the network with nothing but a sum after it, and each loss alone."""
     size = given.patch_size
-    batch = {k: v.to(device) for k, v in default_collate([dataset[i] for i in range(given.batch_size)]).items()}
+    batch = {k: v.to(device) for k, v in dataset.batch(range(given.batch_size)).items()}
     config = NetworkConfig(base_channels=given.base_channels, depth=given.depth)
     net = initialise(MaskedUNet(config), 0).to(device).train()
     kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(given.precision)
@@ -160,7 +173,7 @@ def network_and_losses(dataset: Dataset, given: argparse.Namespace, device: torc
         print(f"  {name:32} {given.batch_size / seconds:8.1f}   {seconds:.3f} s a step")
 
 
-def best(work: Callable[[], None], device: torch.device, times: int = 3) -> float:
+def best(work: Callable[[], object], device: torch.device, times: int = 3) -> float:
     """Seconds of the fastest of a few runs, after one that warms up."""
     found = float("inf")
     for number in range(times + 1):
@@ -182,31 +195,52 @@ class Last(Listener):
         self.heard = progress
 
 
-def waiting(made: dict[str, Dataset], given: argparse.Namespace, out: Path) -> None:
-    """Whole runs: patches a second and the share of the time that the training process waits for data."""
-    print(f"\nRuns of {given.steps} steps with {given.workers} data processes, the later half:")
+class AtHand(Samples):
+    """The same batch again and again: what a step takes that need not wait for its data."""
+
+    def __init__(self, dataset: Samples, count: int, device: torch.device) -> None:
+        self.pictures = []
+        self._batch = {name: values.to(device) for name, values in dataset.batch(range(count)).items()}
+
+    def batch(self, numbers: Sequence[int], device: torch.device = torch.device("cpu")) -> Sample:
+        return {name: values[: len(numbers)] for name, values in self._batch.items()}
+
+
+def waiting(made: dict[str, Samples], given: argparse.Namespace, device: torch.device, out: Path) -> None:
+    """Whole runs: patches a second, as a share of those of a run with its data at hand, and the share of waiting."""
+    print(f"\nRuns of {given.steps} steps, the later half (aim: {AIM:.0%} of the run with its data at hand):")
     for number, (name, perceptual) in enumerate(runs(made)):
-        last = Last()
         stage = "inpainting" if "holes" in name else "hdr"
-        train(run_settings(given, stage, perceptual, out / str(number)), made[name], made[name], last)
-        share = last.heard.wait
-        verdict = "" if share < WAITING else "   data too slow: more --workers, or ldr2hdr train patches"
+        bare = run(AtHand(made[name], given.batch_size, device), given, stage, perceptual, "device", out / f"{number}")
         loss = "pixel loss" if perceptual == "none" else "perceptual terms"
-        print(f"  {name:32} {loss:18} {last.heard.patches_per_second:6.1f} a second, {share:4.0%} waiting{verdict}")
+        print(f"  {name:32} {loss:18} at hand    {bare.patches_per_second:6.1f} a second")
+        for where in ("device", "processes"):
+            got = run(made[name], given, stage, perceptual, where, out / f"{number}{where}")
+            share = got.patches_per_second / bare.patches_per_second
+            print(f"  {'':51} {where:10} {got.patches_per_second:6.1f}, {share:4.0%}; {got.wait:4.0%} on data")
 
 
-def runs(made: dict[str, Dataset]) -> Iterator[tuple[str, str]]:
+def run(data: Samples, given: argparse.Namespace, stage: str, perceptual: str, where: str, out: Path) -> Progress:
+    """The last progress of a run of a few steps."""
+    last = Last()
+    train(run_settings(given, stage, perceptual, where, out), data, data, last)
+    return last.heard
+
+
+def runs(made: dict[str, Samples]) -> Iterator[tuple[str, str]]:
     for name in made:
         yield name, "none"
     yield "HDR, textured patches sampled", "random"
 
 
-def run_settings(given: argparse.Namespace, stage: str, perceptual: str, out: Path) -> Settings:
+def run_settings(given: argparse.Namespace, stage: str, perceptual: str, where: str, out: Path) -> Settings:
     return make_settings(
         {
             "stage": stage,
             "network": {"base_channels": given.base_channels, "depth": given.depth},
-            "data": {"patch_size": given.patch_size, "workers": given.workers, "validation_patches": 1},
+            "data": {
+                "patch_size": given.patch_size, "workers": given.workers, "validation_patches": 1, "data_on": where,
+            },
             "loss": {"perceptual": perceptual},
             "optimiser": {"batch_size": given.batch_size},
             "run": {

@@ -4,6 +4,7 @@ The options are made from the fields of `train.config`, where each setting is de
 the standard library and Typer is imported before a command runs.
 """
 
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,9 @@ from ldr2hdr_cli.config_file import read_yaml
 from ldr2hdr_cli.options import Command, with_options
 from model.errors import Ldr2hdrError
 from train.config import SECTIONS, Settings, make_settings
+
+BEGAN = time.monotonic()
+"""When this process began, as nearly as can be told: nothing heavy has been imported before."""
 
 train_app = typer.Typer(
     name="train",
@@ -135,7 +139,8 @@ def patches(
     from ldr2hdr_cli.convert.job import lock
     from ldr2hdr_cli.train_display import say
     from train.camera import camera_config
-    from train.patches import cut_patches, excluded_by
+    from train.patches import cut_patches
+    from train.scenes import excluded_by
 
     with lock(out):
         summary = cut_patches(
@@ -253,7 +258,7 @@ def _run(settings: Settings, out: Path, resume: bool) -> None:
     with lock(out) if first else nullcontext(), TrainDisplay() as display:
         training, validation = datasets(settings, _readers(), display.message)
         keep_freed_memory(all_of_it=True)
-        outcome = train(settings, training, validation, display, resume)
+        outcome = train(settings, training, validation, display, resume, began=BEGAN)
     if not first:
         return  # always with status 0: the first process reports, and would be killed if another one failed
     best = f"; best validation loss {outcome.best:.5f}" if outcome.best < float("inf") else ""

@@ -21,6 +21,7 @@ from train.config import to_yaml
 from train.run import Position, Run
 
 CHECKPOINT = "last.ckpt"
+LAST, BEST = "last.safetensors", "best.safetensors"
 CHECKPOINT_FORMAT = 1
 _KEPT = ({"step", "exp_avg", "exp_avg_sq"}, {"momentum"}, {"step", "mean", "square"})  # of a weight: Adam's and Muon's
 
@@ -42,9 +43,15 @@ def save(run: Run) -> None:
 
     def write() -> None:
         replace_atomically(run.out / CHECKPOINT, lambda file: torch.save(content, file))
-        save_weights(run, run.out / "last.safetensors", {})
+        save_weights(run, run.out / LAST, {})
 
     saved(run, run.out, write)
+
+
+def save_last_weights(run: Run) -> None:
+    """Writes last.safetensors alone, in between checkpoints."""
+    if run.fabric.is_global_zero:
+        saved(run, run.out / LAST, lambda: save_weights(run, run.out / LAST, {}))
 
 
 def save_weights(run: Run, path: Path, more: dict[str, str]) -> None:
@@ -57,7 +64,8 @@ def save_weights(run: Run, path: Path, more: dict[str, str]) -> None:
         "ldr2hdr.settings": to_yaml(run.settings),
         **{f"ldr2hdr.{name}": value for name, value in {**more, **run.credits}.items()},
     }
-    save_network(run.average if run.settings.optimiser.ema else run.net, path, metadata)
+    net = run.average if run.settings.optimiser.ema else run.net
+    save_network(net, path, metadata, torch.float16 if run.settings.run.half else None)
 
 
 def saved(run: Run, path: Path, write: Callable[[], None]) -> bool:

@@ -42,6 +42,11 @@ class DataSettings:
     )
     validation_share: float = setting(0.1, "Share of the scenes held out for validation.", low=0.001, high=0.9)
     validation_patches: int = setting(64, "Patches in the validation set.", low=1)
+    data_on: Literal["auto", "device", "processes"] = setting(
+        "auto",
+        "Where samples are made: on the training device, which also holds the pictures, or in --workers; "
+        "auto: the device if it is a GPU and there is memory for the pictures.",
+    )
     workers: int = setting(2, "Processes that decode and cut; 0: none but the training process.", low=0)
     images: list[str] = field(
         default_factory=list, metadata={"help": "Fine-tuning: folders of photographs to take for HDR scenes as well."}
@@ -106,7 +111,9 @@ class RunSettings:
     init: str | None = setting(None, "Weights to begin with: RUN/last.safetensors of the stage before.")
     seed: int = setting(0, "Seed of the weights, patches, holes and cameras.", low=0, high=2**32 - 1)  # as numpy's
     max_steps: int | None = setting(None, "End after this many steps, counted over resumes.", low=1)
-    max_hours: float | None = setting(None, "End after this many hours, counted over resumes.", above=0)
+    max_hours: float | None = setting(
+        None, "End within this many hours, start-up and last save included; resumes count.", above=0
+    )
     precision: Literal["fp32", "bf16", "fp16"] = setting("fp32", "Arithmetic of the convolutions.")
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "Where to train.")
     devices: int = setting(1, "Devices on each machine.", low=1)
@@ -117,6 +124,10 @@ class RunSettings:
     validate_every: int = setting(500, "Steps between two validations.", low=1)
     checkpoint_every: int = setting(500, "Steps between two checkpoints.", low=1)
     checkpoint_minutes: float = setting(10.0, "Minutes after which a checkpoint is written anyway.", above=0)
+    weights_minutes: float = setting(
+        5.0, "Minutes between two writings of the weights alone, after a validation where that is quick.", above=0
+    )
+    half: bool = setting(False, "Write weights as float16: half the size.")
     pictures_every: int = setting(500, "Steps between two picture grids; 0: none.", low=0)
 
 

@@ -8,6 +8,7 @@ import math
 
 import cv2
 import numpy as np
+from torch import Tensor
 
 _MOST_SHAPES = 400
 
@@ -33,9 +34,9 @@ def irregular_hole(
     return hole.astype(bool)
 
 
-def binary_mask(hole: np.ndarray) -> np.ndarray:
-    """The mask of a hole: float32 H×W×3, 1 = valid."""
-    return np.repeat(1 - hole[..., None].astype(np.float32), 3, 2)
+def binary_mask(holes: Tensor) -> Tensor:
+    """The masks of holes, bool (N, H, W): float32 (N, 3, H, W), 1 = valid."""
+    return (~holes)[:, None].float().repeat(1, 3, 1, 1)
 
 
 def _size(hole: np.ndarray, rng: np.random.Generator, low: float, high: float, scale: float) -> int:

@@ -2,38 +2,39 @@
 
 Whatever is drawn at random is a function of the seed and of a sample's number, and the sample numbers of a step
 follow from the step. So a run that is stopped and resumed takes the same steps as one that is not.
+
+The host does not wait for the device in a step: losses stay there until they are logged (`train.meter`), and a step
+whose gradient is not finite is left out there.
 """
 
 import contextlib
 import copy
 import math
-import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from model.atomic import make_folder
-from model.checkpoint import load_network
 from model.errors import Ldr2hdrError
-from model.masked_unet import MaskedUNet, NetworkConfig, initialise
-from train.checkpoints import CHECKPOINT, read_checkpoint, restore, save
+from train.batches import made_on_device, training_batches
+from train.checkpoints import save, save_last_weights
 from train.config import LossSettings, Settings, save_settings
 from train.journal import Journal
 from train.losses import Features, hdr_loss, inpainting_loss
-from train.muon import Muon
-from train.processes import StopSignals, reduce_over_processes, start_fabric, to_device, training_batches
+from train.meter import Meter
+from train.processes import StopSignals, fast_arithmetic, reduce_over_processes
 from train.run import Listener, Progress, Run, Terms
 from train.schedule import learning_rate
+from train.setup import set_up
 from train.temporal import Movement, temporal_loss, with_moved
 from train.validation import measure_untouched, validate, write_pictures
-from train.vgg import load_vgg
 
 MAX_BAD_STEPS = 50  # steps in a row whose gradient is not finite, after which a run ends
+CHEAP = 0.1  # of the time between two writings of the weights: validations that take less go with them
 
 
 @dataclass
@@ -49,29 +50,33 @@ class Outcome:
 
 def train(
     settings: Settings,
-    training: Dataset,
-    validation: Dataset,
+    training: Dataset[Any],
+    validation: Dataset[Any],
     listener: Listener | None = None,
     resume: bool = False,
     credits: dict[str, str] | None = None,
+    began: float | None = None,
 ) -> Outcome:
     """Trains a network and writes it to `settings.run.out`.
 
     Args:
         settings: all of the run.
-        training: sample i for any i ≥ 0, a function of i alone. For the stage "inpainting" a dict of "image", "mask"
-            and "truth", each (3,H,W) in [0,1]; otherwise of "ldr", "mask" and "truth", linear, eq. 1's scale.
+        training: sample i for any i ≥ 0, a function of i alone; `Samples` can make them on the device. For the stage
+            "inpainting" a dict of "image", "mask" and "truth", each (3,H,W) in [0,1]; otherwise of "ldr", "mask" and
+            "truth", linear, eq. 1's scale.
         validation: the same of held-out scenes; its first `data.validation_patches` samples are used.
         listener: receives messages and progress.
         resume: go on from RUN/last.ckpt.
         credits: strings to keep in the weights' metadata, such as the sources of the data.
+        began: when this process began, by `time.monotonic`; `run.max_hours` count from there. None: now.
 
     Raises:
         Ldr2hdrError: a checkpoint that does not fit, too many gradients that are not finite, a precision
-            that the device lacks.
+            that the device lacks, pictures that the device was asked to hold and cannot.
     """
     with contextlib.ExitStack() as stack:
-        run = _set_up(settings, listener, resume, credits or {})
+        run = set_up(settings, listener, resume, credits or {}, began)
+        stack.enter_context(fast_arithmetic(run.fabric, settings.run))
         if run.fabric.is_global_zero:
             save_settings(settings, run.out / "settings.yaml")
             run.journal = Journal(run.out, run.position.step, run.listener.message)
@@ -80,36 +85,34 @@ def train(
         return _fit(run, training, validation, stop)
 
 
-def _fit(run: Run, training: Dataset, validation: Dataset, stop: StopSignals) -> Outcome:
+def _fit(run: Run, training: Dataset[Any], validation: Dataset[Any], stop: StopSignals) -> Outcome:
     """Steps until the budget or a signal ends them."""
-    position, every = run.position, run.settings.run
-    history: list[float] = []
-    meter = _Meter(run.patches_per_step)
+    position = run.position
+    run.on_device = made_on_device(run, training, validation)
+    meter = Meter(run.fabric, run.patches_per_step, run.on_device)
     batches = training_batches(run, training)
     reason = _reason_to_end(run, stop)
     if reason is None and position.step == 0:
-        measure_untouched(run, validation)
-    saved_at = began = time.monotonic()
+        with run.budget.measured("validation"):
+            measure_untouched(run, validation)
+    chores = _Chores(run, validation)
+    meter.restart()
     while reason is None:
-        step_began = time.monotonic()
         rate = _set_learning_rate(run)
-        terms, waited = _step(run, batches)
+        _step(run, batches, meter)
         position.step += 1
-        history.append(terms["loss"])
-        meter.add(terms, time.monotonic() - step_began, waited)
-        position.seconds, began = position.seconds + time.monotonic() - began, time.monotonic()
-        if position.step % every.log_every == 0:
+        if position.step % run.settings.run.log_every == 0:
             _log(run, meter, rate)
+        elif meter.pending >= MAX_BAD_STEPS:
+            _settle(run, meter)
         reason = _reason_to_end(run, stop)
-        if position.step % every.validate_every == 0 or reason in ("steps", "hours"):
-            validate(run, validation)
-        if every.pictures_every and position.step % every.pictures_every == 0:
-            write_pictures(run, validation)
-        late = time.monotonic() - saved_at > every.checkpoint_minutes * 60
-        if reason or late or position.step % every.checkpoint_every == 0:
-            saved_at = time.monotonic()
-            save(run)
-    return Outcome(position.step, reason, position.best, stop.signal, history)
+        if due := chores.due(reason):
+            _settle(run, meter)
+            for chore in due:
+                chore()
+            meter.restart()
+    meter.settle()
+    return Outcome(position.step, reason, position.best, stop.signal, meter.history)
 
 
 # -- a step -----------------------------------------------------------------------------------------------------------
@@ -123,24 +126,20 @@ def _set_learning_rate(run: Run) -> float:
     return rate
 
 
-def _step(run: Run, batches: Iterator[Terms]) -> tuple[dict[str, float], float]:
-    """One step of the optimiser: `accumulate` batches. Returns the mean terms and the seconds waited for data."""
+def _step(run: Run, batches: Iterator[Terms], meter: Meter) -> None:
+    """One step of the optimiser: `accumulate` batches."""
     accumulate = run.settings.optimiser.accumulate
     sums: dict[str, Tensor] = {}
-    waited = 0.0
     for part in range(accumulate):
-        began = time.monotonic()
-        batch = to_device(run, next(batches))
-        waited += time.monotonic() - began
+        with meter.waiting():
+            batch = next(batches)
         with run.fabric.no_backward_sync(run.wrapped, enabled=part + 1 < accumulate):
             terms = _loss_terms(run, batch, part)
             run.fabric.backward(terms["loss"] / accumulate)
         for name, value in terms.items():
             sums[name] = sums.get(name, 0) + value.detach() / accumulate
-    _descend(run)
+    meter.add(sums, _descend(run))
     _update_average(run)
-    reduced = run.fabric.all_reduce(torch.stack(list(sums.values())), reduce_op="mean")
-    return dict(zip(sums, reduced.tolist(), strict=True)), waited
 
 
 def _loss_terms(run: Run, batch: Terms, part: int) -> Terms:
@@ -177,26 +176,19 @@ def _temporal_terms(run: Run, batch: Terms, loss: LossSettings, features: Featur
     return terms | {"loss": terms["loss"] + loss.temporal_weight * own, "temporal": own}
 
 
-def _descend(run: Run) -> None:
-    """Clips the gradient and lets the optimiser step. A gradient that is not finite is skipped.
-
-    Raises:
-        Ldr2hdrError: MAX_BAD_STEPS gradients in a row were not finite.
-    """
+def _descend(run: Run) -> Tensor:
+    """Clips the gradient and lets the optimiser step, but not where the gradient is not finite. Returns whether so."""
     clip = run.settings.optimiser.clip or math.inf
     norm = run.fabric.clip_gradients(run.wrapped, run.optimiser, max_norm=clip, error_if_nonfinite=False)
-    finite = bool(torch.isfinite(norm))
-    if finite or run.settings.run.precision == "fp16":  # fp16's scaler skips by itself
+    bad = ~torch.isfinite(norm)
+    optimiser = run.optimiser.optimizer
+    if optimiser.defaults.get("fused"):
+        optimiser.found_inf = bad.float()  # as PyTorch's GradScaler tells a fused optimiser to leave the weights alone
         run.optimiser.step()
-    run.bad_steps = 0 if finite else run.bad_steps + 1
-    if run.bad_steps == 1:
-        run.listener.message(f"Step {run.position.step + 1} was skipped: its gradient is not finite.")
-    if run.bad_steps >= MAX_BAD_STEPS:
-        raise Ldr2hdrError(
-            f"The gradient was not finite in {MAX_BAD_STEPS} steps in a row; lower --learning-rate or use "
-            "--precision fp32, and continue from the last checkpoint with --resume."
-        )
+    elif run.settings.run.precision == "fp16" or not bad:  # fp16's scaler skips by itself
+        run.optimiser.step()
     run.optimiser.zero_grad(set_to_none=True)
+    return bad
 
 
 @torch.no_grad()
@@ -213,19 +205,81 @@ def _update_average(run: Run) -> None:
 
 
 def _reason_to_end(run: Run, stop: StopSignals) -> str | None:
-    """Why the run ends now, the same in all processes, or None. Also makes `position.seconds` the same in all."""
+    """Why the run ends now, the same in all processes, or None. Also makes `position.seconds` the same in all.
+
+    Several processes agree when they log, since that makes each wait for the others.
+    """
     limits, position = run.settings.run, run.position
-    number, position.seconds = reduce_over_processes(run.fabric, [stop.signal, position.seconds], "max")
-    if number:
-        stop.signal = int(number)
     if limits.max_steps and position.step >= limits.max_steps:
         return "steps"
+    if run.fabric.world_size > 1 and position.step % limits.log_every:
+        return None
+    heard, seconds, reserve = [float(stop.signal), run.budget.seconds, run.budget.reserve]
+    number, position.seconds, reserve = reduce_over_processes(run.fabric, [heard, seconds, reserve], "max")
     if number:  # not `stop.signal`: it may have changed since the processes agreed
+        stop.signal = int(number)
         return "signal"
-    return "hours" if limits.max_hours and position.seconds >= limits.max_hours * 3600 else None
+    return "hours" if limits.max_hours and position.seconds + reserve >= limits.max_hours * 3600 else None
 
 
-def _log(run: Run, meter: "_Meter", rate: float) -> None:
+class _Chores:
+    """What a run does beside its steps, and when: by steps, or by its clock, which is the same in all processes."""
+
+    def __init__(self, run: Run, validation: Dataset[Any]) -> None:
+        self._run, self._validation = run, validation
+        self._saved = self._weighed = run.position.seconds
+
+    def due(self, reason: str | None) -> list[Callable[[], None]]:
+        """What is to be done after this step; reason: why the run ends with it."""
+        run, every, now = self._run, self._run.settings.run, self._run.position.seconds
+        step = run.position.step
+        weigh = now - self._weighed > every.weights_minutes * 60
+        due: list[Callable[[], None]] = []
+        if step % every.validate_every == 0 or reason in ("steps", "hours"):
+            due.append(lambda: self._validate(on_schedule=True))
+        elif weigh and run.budget.of("validation") < CHEAP * every.weights_minutes * 60:
+            due.append(lambda: self._validate(on_schedule=False))
+        if every.pictures_every and step % every.pictures_every == 0:
+            due.append(lambda: write_pictures(run, self._validation))
+        if reason or now - self._saved > every.checkpoint_minutes * 60 or step % every.checkpoint_every == 0:
+            self._saved = self._weighed = now
+            due.append(self._save)
+        elif weigh:
+            self._weighed = now
+            due.append(lambda: save_last_weights(run))
+        return due
+
+    def _validate(self, on_schedule: bool) -> None:
+        with self._run.budget.measured("validation"):
+            validate(self._run, self._validation, on_schedule)
+
+    def _save(self) -> None:
+        with self._run.budget.measured("save"):
+            save(self._run)
+
+
+def _settle(run: Run, meter: Meter) -> None:
+    """Reads what the device knows of the steps so far, and reports those that it left out.
+
+    Raises:
+        Ldr2hdrError: MAX_BAD_STEPS gradients in a row were not finite.
+    """
+    known = len(meter.bad)
+    meter.settle()
+    first = run.position.step - len(meter.bad) + 1
+    run.budget.step_took(meter.seconds_a_step)
+    for place in range(known, len(meter.bad)):
+        if meter.bad[place] and not (place and meter.bad[place - 1]):
+            run.listener.message(f"Step {first + place} was skipped: its gradient is not finite.")
+        if place + 1 >= MAX_BAD_STEPS and all(meter.bad[place + 1 - MAX_BAD_STEPS : place + 1]):
+            raise Ldr2hdrError(
+                f"The gradient was not finite in {MAX_BAD_STEPS} steps in a row; lower --learning-rate or use "
+                "--precision fp32, and continue from the last checkpoint with --resume."
+            )
+
+
+def _log(run: Run, meter: Meter, rate: float) -> None:
+    _settle(run, meter)
     limits, position = run.settings.run, run.position
     terms, speed, wait = meter.read()
     if not (run.journal and run.fabric.is_global_zero):
@@ -237,92 +291,3 @@ def _log(run: Run, meter: "_Meter", rate: float) -> None:
         left.append((limits.max_steps - position.step) * run.patches_per_step / max(speed, 1e-9) / 3600)
     hours = min(left) if left else None
     run.listener.progress(Progress(position.step, limits.max_steps, terms["loss"], terms, rate, speed, wait, hours))
-
-
-class _Meter:
-    """Means of the terms, patches a second and the share of waiting since it was last read."""
-
-    def __init__(self, patches: int) -> None:
-        self._patches = patches
-        self._clear()
-
-    def _clear(self) -> None:
-        self._sums: dict[str, tuple[float, int]] = {}
-        self._steps, self._took, self._waited = 0, 0.0, 0.0
-
-    def add(self, terms: dict[str, float], took: float, waited: float) -> None:
-        for name, value in terms.items():
-            total, count = self._sums.get(name, (0.0, 0))
-            self._sums[name] = (total + value, count + 1)
-        self._steps, self._took, self._waited = self._steps + 1, self._took + took, self._waited + waited
-
-    def read(self) -> tuple[dict[str, float], float, float]:
-        terms = {name: total / count for name, (total, count) in self._sums.items()}
-        speed, wait = self._steps * self._patches / max(self._took, 1e-9), self._waited / max(self._took, 1e-9)
-        self._clear()
-        return terms, speed, wait
-
-
-# -- setting up -------------------------------------------------------------------------------------------------------
-
-
-def _set_up(settings: Settings, listener: Listener | None, resume: bool, credits: dict[str, str]) -> Run:
-    """The run at its first step, or at the step of its checkpoint."""
-    fabric = start_fabric(settings.run)
-    listener = listener if listener and fabric.is_global_zero else Listener()
-    out = Path(settings.run.out)
-    make_folder(out)
-    net = _network(settings, listener)
-    optimiser = _optimiser(settings, net)
-    vgg = load_vgg(settings.loss.perceptual, settings.loss.vgg_weights)
-    if settings.loss.perceptual == "random":
-        listener.message(
-            "WARNING: the perceptual terms use a network with RANDOM weights, never trained on pictures; "
-            "give --vgg-weights FILE for the loss of the paper. The weights' card will say so."
-        )
-    checkpoint = read_checkpoint(out / CHECKPOINT, net) if resume else None
-    if checkpoint:
-        net.load_state_dict(checkpoint["network"])
-    if settings.run.channels_last:
-        net = net.to(memory_format=torch.channels_last)
-    wrapped, optimiser = fabric.setup(net, optimiser)
-    average = copy.deepcopy(net).eval().requires_grad_(False)
-    vgg = None if vgg is None else fabric.to_device(vgg)
-    run = Run(settings, fabric, wrapped, net, average, optimiser, vgg, listener, credits)
-    if checkpoint:
-        restore(run, checkpoint)
-        listener.message(f"Resumed at step {run.position.step} from {out / CHECKPOINT}.")
-    return run
-
-
-def _network(settings: Settings, listener: Listener) -> MaskedUNet:
-    """The network of the settings, Xavier-initialised, with the tensors of `run.init` that fit."""
-    try:
-        config = NetworkConfig(**asdict(settings.network))
-    except ValueError as fault:
-        raise Ldr2hdrError(f"The network's settings do not fit: {fault}.") from fault
-    if settings.data.patch_size % 2**config.depth:
-        raise Ldr2hdrError(
-            f"A patch size of {settings.data.patch_size} is not a multiple of 2^depth = {2**config.depth}; change one."
-        )
-    net = initialise(MaskedUNet(config), settings.run.seed)
-    if settings.run.init:
-        given = load_network(settings.run.init).state_dict()
-        own = net.state_dict()
-        fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
-        if not fitting:
-            raise Ldr2hdrError(
-                f"{settings.run.init} has no layer of the shape that these settings call for; give its base_channels "
-                "and depth, or omit them."
-            )
-        net.load_state_dict({**own, **fitting})
-        fresh = len(own) - len(fitting)
-        listener.message(f"Starting from {settings.run.init}" + (f"; {fresh} tensors are new." if fresh else "."))
-    return net.train()
-
-
-def _optimiser(settings: Settings, net: MaskedUNet) -> torch.optim.Optimizer:
-    rate, betas = settings.optimiser.learning_rate, (settings.optimiser.beta1, settings.optimiser.beta2)
-    if settings.optimiser.optimiser == "muon":
-        return Muon(net, rate, betas)
-    return torch.optim.Adam(net.parameters(), rate, betas)

@@ -121,16 +121,20 @@ def gradient_loss(mixed: Tensor, truth: Tensor, scales: int = 3) -> Tensor:
     return total / scales
 
 
-def crop_corners(mask: Tensor, size: int) -> list[tuple[int, int]]:
-    """Top and left of the size × size window of each picture that holds most of what is clipped (to 1/8 of size)."""
+def crop_corners(mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Tops and lefts, (N,), of the size × size windows that hold most of what is clipped (to 1/8 of size)."""
     step = max(1, size // 8)
     share = F.avg_pool2d((1 - mask).mean(dim=1, keepdim=True), size, stride=step)
-    best = share.flatten(1).argmax(dim=1).tolist()
-    return [(index // share.shape[3] * step, index % share.shape[3] * step) for index in best]
+    best = share.flatten(1).argmax(dim=1)
+    return best // share.shape[3] * step, best % share.shape[3] * step
 
 
-def _crop(picture: Tensor, corners: list[tuple[int, int]], size: int) -> Tensor:
-    return torch.stack([p[:, y : y + size, x : x + size] for p, (y, x) in zip(picture, corners, strict=True)])
+def _crop(picture: Tensor, corners: tuple[Tensor, Tensor], size: int) -> Tensor:
+    """size × size windows of (N, C, H, W); their places are not read, or the host would wait."""
+    n, c, _, wide = picture.shape
+    rows, columns = (corner[:, None] + torch.arange(size, device=picture.device) for corner in corners)
+    strip = picture.gather(2, rows.view(n, 1, size, 1).expand(n, c, size, wide))
+    return strip.gather(3, columns.view(n, 1, 1, size).expand(n, c, size, size))
 
 
 def hdr_loss(

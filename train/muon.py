@@ -42,36 +42,61 @@ class Muon(torch.optim.Optimizer):
     Both take steps of the same length at the same learning rate, so that one schedule fits both.
     """
 
-    def __init__(self, net: MaskedUNet, learning_rate: float, betas: tuple[float, float], momentum: float = 0.95):
+    def __init__(
+        self,
+        net: MaskedUNet,
+        learning_rate: float,
+        betas: tuple[float, float],
+        momentum: float = 0.95,
+        fused: bool = False,
+    ):
         last = set(net.decoder[0].parameters())
         hidden = [weight for weight in net.parameters() if weight.ndim == 4 and weight not in last]
         rest = [weight for weight in net.parameters() if weight.ndim != 4 or weight in last]
         groups: Iterable[dict[str, Any]] = [{"params": hidden, "hidden": True}, {"params": rest, "hidden": False}]
-        super().__init__(groups, {"lr": learning_rate, "betas": betas, "momentum": momentum, "eps": 1e-8})
+        super().__init__(
+            groups, {"lr": learning_rate, "betas": betas, "momentum": momentum, "eps": 1e-8, "fused": fused}
+        )
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
+        # As of PyTorch's fused optimisers: 1 where the gradient is not finite, and nothing is to change.
+        bad: Tensor | None = getattr(self, "found_inf", None) if self.defaults["fused"] else None
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    (self._muon if group["hidden"] else self._adam)(weight, weight.grad, group)
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            if group["hidden"]:
+                for weight in weights:
+                    self._muon(weight, group, bad)
+            elif weights:
+                self._adam(weights, group, bad)
 
-    def _muon(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[weight]
+    def _muon(self, weight: Tensor, group: dict[str, Any], bad: Tensor | None) -> None:
+        state, gradient = self.state[weight], weight.grad
+        assert gradient is not None
         if not state:
             state["momentum"] = torch.zeros_like(weight)
-        momentum = state["momentum"].mul_(group["momentum"]).add_(gradient)
+        momentum = state["momentum"]
+        if bad is not None:
+            gradient = torch.where(bad > 0, 0, gradient)
+            momentum.mul_(group["momentum"] + (1 - group["momentum"]) * bad).add_(gradient)
+        else:
+            momentum.mul_(group["momentum"]).add_(gradient)
         direction = orthogonal((gradient + group["momentum"] * momentum).flatten(1))
+        if bad is not None:
+            direction = direction.mul_(1 - bad)
         length = ADAM_RMS * max(direction.shape) ** 0.5
         weight.sub_(direction.view_as(weight), alpha=group["lr"] * length)
 
-    def _adam(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[weight]
-        if not state:
-            state.update(step=torch.zeros(()), mean=torch.zeros_like(weight), square=torch.zeros_like(weight))
+    def _adam(self, weights: list[Tensor], group: dict[str, Any], bad: Tensor | None) -> None:
+        for weight in weights:
+            if not self.state[weight]:
+                step = torch.zeros((), device=weight.device if group["fused"] else None)
+                self.state[weight].update(step=step, mean=torch.zeros_like(weight), square=torch.zeros_like(weight))
+        means, squares, steps = ([self.state[one][name] for one in weights] for name in ("mean", "square", "step"))
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
         first, second = group["betas"]
         adam(
-            [weight], [gradient], [state["mean"]], [state["square"]], [], [state["step"]],
+            weights, gradients, means, squares, [], steps, fused=group["fused"], found_inf=bad,
             amsgrad=False, maximize=False, beta1=first, beta2=second,
             lr=group["lr"], weight_decay=0.0, eps=group["eps"],
         )  # fmt: skip

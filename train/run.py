@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from model.masked_unet import MaskedUNet
+from train.budget import Budget
 from train.config import Settings
 from train.journal import Journal
 from train.losses import Features
@@ -68,8 +69,9 @@ class Run:
     listener: Listener
     credits: dict[str, str] = field(default_factory=dict)  # strings for the metadata of the weights
     position: Position = field(default_factory=Position)
+    budget: Budget = field(default_factory=Budget)
     journal: Journal | None = None  # of the first process only
-    bad_steps: int = 0  # in a row, whose gradient was not finite
+    on_device: bool = False  # whether samples are made on the device
     warned_of_dead_channels: bool = False
 
     @property

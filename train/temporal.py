@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.exposure import exposure_mask
+from train.camera import standard_noise
 from train.losses import floor_of
+from train.views import sent
 
 SHIFT, TURN, ZOOM, NOISE = 2.0, 1.0, 0.02, 0.01
 """At most: pixels, degrees, relative; standard deviation of display values."""
@@ -41,14 +43,15 @@ class Movement:
 
     def moved(self, pictures: Tensor) -> Tensor:
         """(n, C, H, W), bilinear; 0 where a pixel comes from outside."""
-        grid = F.affine_grid(self.matrix.to(pictures.device), list(pictures.shape), align_corners=False)
+        grid = F.affine_grid(sent(self.matrix, pictures.device), list(pictures.shape), align_corners=False)
         return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
     def seen(self, ldr: Tensor) -> Tensor:
         """The moved, noisy picture in [0, 1]; what is at the clip level stays there, as on a sensor."""
         moved = self.moved(ldr)
-        values = torch.randn(moved.shape, generator=torch.Generator().manual_seed(self.seed)).to(moved)
-        noisy = moved + values * self.noise.to(moved).view(-1, 1, 1, 1)
+        keys = ((self.seed + 7919 * np.arange(len(moved))) % 2**31).astype(np.int32)
+        values = standard_noise(keys, moved.shape, moved.device).to(moved)
+        noisy = moved + values * sent(self.noise, moved.device).to(moved).view(-1, 1, 1, 1)
         return torch.where(moved > 0.999, torch.ones_like(moved), noisy.clamp(0, 1))
 
 

@@ -1,6 +1,7 @@
 """Validation: the loss on held-out scenes, the loss of doing nothing, dead channels, picture grids."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,23 +9,27 @@ from torch.utils.data import Dataset
 
 from model.exposure import compose_hdr
 from model.masked_unet import MaskedUNet
-from train.checkpoints import save_weights, saved
+from train.batches import validation_batches
+from train.checkpoints import BEST, save_weights, saved
 from train.dead_channels import MANY, recorded_peaks
 from train.journal import GRID_EXPOSURES, exposed, picture_grid
 from train.losses import floor_of, hdr_loss, inpainting_loss
-from train.processes import reduce_over_processes, validation_batches
+from train.processes import reduce_over_processes
 from train.run import Run, Terms
 from train.schedule import learning_rate, lower_rate_on_plateau
 
 
-def validate(run: Run, validation: Dataset) -> None:
-    """Measures the averaged network, logs and reports it, and writes best.safetensors if it is the best so far."""
+def validate(run: Run, validation: Dataset[Any], on_schedule: bool = True) -> None:
+    """Measures the averaged network, logs and reports it, and writes best.safetensors if it is the best so far.
+
+    on_schedule: whether the learning rate may follow from it, as from those that come at given steps.
+    """
     position = run.position
     with recorded_peaks(run.average) as peaks:
         terms = measure(run, validation, run.average)
     _warn_of_dead_channels(run, peaks.dead())
     loss = terms["loss"]
-    if lower_rate_on_plateau(run.settings, position, loss):
+    if on_schedule and lower_rate_on_plateau(run.settings, position, loss):
         rate = learning_rate(run.settings, position)
         run.listener.message(f"Validation has stalled: learning rate {rate:.3g}.")
     if not run.fabric.is_global_zero:
@@ -35,12 +40,12 @@ def validate(run: Run, validation: Dataset) -> None:
         f"Step {position.step}: validation loss {loss:.4f}{stops}"
         + (" (best so far)" if best else f" (best {position.best:.4f} at step {position.best_step})")
     )
-    path, more = run.out / "best.safetensors", {"validation_loss": f"{loss:.6g}"}
+    path, more = run.out / BEST, {"validation_loss": f"{loss:.6g}"}
     if best and saved(run, path, lambda: save_weights(run, path, more)):
         position.best, position.best_step = loss, position.step  # of the weights in the file
 
 
-def measure_untouched(run: Run, validation: Dataset) -> None:
+def measure_untouched(run: Run, validation: Dataset[Any]) -> None:
     """Logs and reports the validation loss of doing nothing, which the network has to beat."""
     terms = measure(run, validation, None)
     if run.fabric.is_global_zero:
@@ -50,7 +55,7 @@ def measure_untouched(run: Run, validation: Dataset) -> None:
 
 
 @torch.no_grad()
-def measure(run: Run, validation: Dataset, net: MaskedUNet | None) -> dict[str, float]:
+def measure(run: Run, validation: Dataset[Any], net: MaskedUNet | None) -> dict[str, float]:
     """Mean terms over the validation set, always with the perceptual ones; net None: of untouched pictures.
 
     For the HDR stages also "rmse_stops": the root mean square error over clipped pixels, in stops.
@@ -80,7 +85,7 @@ def untouched(batch: Terms, stage: str) -> Tensor:
 
 
 @torch.no_grad()
-def write_pictures(run: Run, validation: Dataset) -> None:
+def write_pictures(run: Run, validation: Dataset[Any]) -> None:
     """A grid of the first validation batch to the journal: input, mask, output and truth."""
     if not (run.journal and run.fabric.is_global_zero):
         return

@@ -17,7 +17,7 @@ from ldr2hdr_cli.media.pictures import read_hdr
 from ldr2hdr_cli.terminal import one_line
 from model.errors import Ldr2hdrError
 from train.camera import camera_curve, expose
-from train.panorama import focal_length, is_panorama, perspective, rotation
+from train.views import focal_length, is_panorama, perspective, rotation, to_tensor
 
 MOTIONS = ("pan", "tilt", "zoom")  # one a scene, in turn
 SPEED = (0.3, 1.0)  # degrees a frame of a pan or tilt; at 512 pixels and 75°, 2 to 7 pixels
@@ -31,7 +31,7 @@ SUPERSAMPLING = 2  # so that the truth itself does not flicker
 
 @dataclass(frozen=True)
 class Pose:
-    """Where the camera looks, as `train.panorama.perspective` takes it, and where the ball is, in pixels."""
+    """Where the camera looks, as `train.views.perspective` takes it, and where the ball is, in pixels."""
 
     yaw: float
     pitch: float
@@ -103,7 +103,7 @@ def _clip(scene: str, panorama: np.ndarray, motion: str, level: float, count: in
     n, sigma = (
         float(np.clip(rng.normal(*one), one[0] - 2 * one[1], one[0] + 2 * one[1])) for one in (CURVE_N, CURVE_SIGMA)
     )
-    exposure = float(expose(view, level / 100))
+    exposure = float(expose(to_tensor(view)[None], level / 100))
     frames = []
     for pose, stop in zip(poses, stops, strict=True):
         truth, ball = _seen(panorama, pose, size)

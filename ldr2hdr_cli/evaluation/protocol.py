@@ -32,7 +32,7 @@ from model.constants import LUMINANCE
 from model.errors import Ldr2hdrError
 from model.exposure import linearise
 from train.camera import camera_curve, expose
-from train.panorama import is_panorama, perspective
+from train.views import is_panorama, perspective, to_tensor
 
 SHARES = (4.0, 8.0, 12.0)  # per cent of the pixels
 UNCLIPPED = 2e-3  # share of the pixels that may be clipped in a photograph that serves as the truth
@@ -109,7 +109,7 @@ def made_cases(folder: Path, protocol: Protocol) -> Iterator[Case]:
         for view, tag in _views(truth, path.stem, protocol, mild=False):
             n, sigma = _curve(numbers_of(protocol.seed, path.stem, tag))
             for share in protocol.shares:
-                exposed = view * np.float32(expose(view, share / 100))
+                exposed = view * np.float32(expose(to_tensor(view)[None], share / 100))
                 name = f"{path.stem}_{tag}_share{share:g}"
                 yield _photograph(name, path.stem, "share", share, exposed, n, sigma, protocol.jpeg)
         if protocol.mild:
@@ -132,7 +132,7 @@ def photo_cases(folder: Path, protocol: Protocol) -> Iterator[Case]:
         view = _shrink(linearise(ldr, "srgb"), protocol.size)
         n, sigma = _curve(numbers_of(protocol.seed, path.stem, "f0"))
         for share in protocol.shares:
-            exposed = view * np.float32(expose(view, share / 100))
+            exposed = view * np.float32(expose(to_tensor(view)[None], share / 100))
             yield _photograph(
                 f"{path.stem}_share{share:g}", path.stem, "share", share, exposed, n, sigma, protocol.jpeg
             )
@@ -264,7 +264,7 @@ def _panorama_cases(path: Path, truth: np.ndarray, protocol: Protocol) -> Iterat
     truth = _shrink(truth, 2 * protocol.size)
     n, sigma = _curve(numbers_of(protocol.seed, path.stem, "p0"))
     for share in protocol.shares:
-        exposed = truth * np.float32(expose(truth, share / 100))
+        exposed = truth * np.float32(expose(to_tensor(truth)[None], share / 100))
         name = f"{path.stem}_panorama_share{share:g}"
         yield _photograph(name, path.stem, "panorama", share, exposed, n, sigma, protocol.jpeg)
 

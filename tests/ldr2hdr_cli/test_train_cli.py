@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -25,8 +26,10 @@ from model import MaskedUNet, NetworkConfig, Reconstructor, load_network, save_n
 from model.checkpoint import read_metadata
 from model.errors import Ldr2hdrError
 from train.config import make_settings
-from train.datasets import InpaintingDataset
+from train.datasets import load_photo
 from train.loop import train as fit
+from train.samples import InpaintingDataset
+from train.scenes import pictures_of
 
 TINY = ["--base-channels", 2, "--depth", 2, "--patch-size", 16, "--batch-size", 2, "--accelerator", "cpu"]
 TINY += ["--perceptual", "none", "--validation-patches", 2, "--pictures-every", 0, "--log-every", 1]
@@ -460,7 +463,8 @@ def test_a_picture_that_vanishes_under_a_data_process_ends_the_run_with_one_sent
             "run": {"out": str(tmp_path), "max_steps": 1, "accelerator": "cpu"},
         }
     )
-    gone = InpaintingDataset([tmp_path / "gone.png"], 16, 0, read_photo)
+    photos = pictures_of([tmp_path / "gone.png"], partial(load_photo, read=read_photo, size=16), {})
+    gone = InpaintingDataset(photos, 16, 0)
     with pytest.raises(Ldr2hdrError, match=r"\A\S*gone\.png cannot be read as a picture \(.*\)\.\Z"):
         fit(settings, gone, gone)
     for process in multiprocessing.active_children():  # as Python does at its end, and waits without end

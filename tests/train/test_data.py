@@ -5,20 +5,33 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.camera import CameraConfig, camera_curve, expose, inverse_camera_curve, midtone_scale, photograph
+from train.camera import CameraConfig, Shot, camera_curve, expose, inverse_camera_curve, midtone_scale, photograph
 from train.holes import binary_mask, irregular_hole
-from train.panorama import focal_length, is_panorama, perspective, reduced
-from train.patches import bilateral, scene_of, scenes_split, texture_score
+from train.scenes import scene_of, scenes_split
+from train.texture import bilateral, texture_scores
+from train.views import focal_length, is_panorama, perspective, reduced, to_tensor
+
+
+def batch_of(picture: np.ndarray) -> torch.Tensor:
+    return to_tensor(np.float32(picture))[None]
+
+
+def taken(hdr: torch.Tensor, config: CameraConfig, factor: torch.Tensor, seed: int = 0):
+    """(ldr, truth) of each of a batch, what is drawn for them following from a seed."""
+    rng = np.random.default_rng(seed)
+    shot = Shot.drawn(rng.random((len(hdr), 4)), rng.standard_normal((len(hdr), 4)), config)
+    return photograph(hdr, factor, shot, config)
 
 
 @given(st.integers(0, 2**32), st.floats(0.05, 0.6))
 def test_a_hole_stays_within_its_share(seed, most):
     hole = irregular_hole(np.random.default_rng(seed), 48, 64, (0.0, most))
     assert hole.mean() <= most
-    assert np.array_equal(binary_mask(hole)[..., 0] == 0, hole)
+    assert np.array_equal(binary_mask(torch.from_numpy(hole[None]))[0, 0] == 0, hole)
 
 
 def test_holes_reach_what_is_asked_for():
@@ -37,14 +50,14 @@ def test_the_camera_curve_runs_from_0_to_1_and_never_falls(n, sigma):
 
 def test_the_camera_clips_the_share_it_is_asked_for_and_truth_goes_on_above():
     rng = np.random.default_rng(0)
-    hdr = np.exp(rng.normal(0, 1, (64, 64, 3))).astype(np.float32)
+    hdr = batch_of(np.exp(rng.normal(0, 1, (64, 64, 3))))
     factor = expose(hdr, 0.1)
-    assert ((hdr * factor).max(2) >= 1).mean() == pytest.approx(0.1, abs=0.01)
+    assert float(((hdr * factor).amax(1) >= 1).float().mean()) == pytest.approx(0.1, abs=0.01)
     still = CameraConfig(hue_std=0, saturation_std=0, jpeg_probability=0, midtone_scale=0)
-    ldr, truth = photograph(hdr, rng, still, factor)
-    assert np.allclose(truth, hdr * factor, rtol=1e-5)
+    ldr, truth = taken(hdr, still, factor)
+    assert torch.allclose(truth, hdr * factor, rtol=1e-5)
     assert (ldr[truth >= 1] == 1).all()
-    assert np.allclose(ldr * 255, np.rint(ldr * 255), atol=1e-4)
+    assert torch.allclose(ldr * 255, (ldr * 255).round(), atol=1e-4)
 
 
 @pytest.mark.parametrize(("n", "sigma"), [(0.9, 0.6), (0.7, 0.9), (1.1, 0.4)])
@@ -52,7 +65,9 @@ def test_a_truth_on_the_scale_of_the_midtones_agrees_there_with_what_is_converte
     still = {"hue_std": 0, "saturation_std": 0, "jpeg_probability": 0, "noise_max": 0}
     curve = {"n_mean": n, "n_std": 0, "sigma_mean": sigma, "sigma_std": 0}
     x = inverse_camera_curve(np.linspace(0.01, 1, 4800), n, sigma).astype(np.float32).reshape(40, 40, 3)
-    ldr, truth = photograph(x, np.random.default_rng(0), CameraConfig(**still, **curve), 1.0)
+    ldr, truth = (
+        one[0].permute(1, 2, 0).numpy() for one in taken(batch_of(x), CameraConfig(**still, **curve), torch.ones(1))
+    )
     midtones = (ldr >= 0.5) & (ldr <= 0.9)
     assert np.median(truth[midtones] / ldr[midtones] ** 2) == pytest.approx(1, abs=0.005)
     assert np.allclose(truth / x, midtone_scale(n, sigma), rtol=1e-4)
@@ -98,10 +113,10 @@ def test_looking_up_shows_the_top_rows_of_a_panorama_and_looking_down_the_bottom
 
 def test_looking_right_shows_the_right_half_of_a_panorama_and_its_seam_is_behind(room):
     right, left = (perspective(room, yaw, 0, 0, 60, (33, 33)) for yaw in (90, -90))
-    assert right[..., 2].min() == 1 and left[..., 2].max() == 0
+    assert right[..., 2].min() == pytest.approx(1) and left[..., 2].max() == 0
     ahead, behind = (perspective(room, yaw, 0, 0, 60, (33, 33)) for yaw in (0, 180))
-    assert ahead[:, :15, 2].max() == 0 and ahead[:, 18:, 2].min() == 1
-    assert behind[:, :15, 2].min() == 1 and behind[:, 18:, 2].max() == 0
+    assert ahead[:, :15, 2].max() == 0 and ahead[:, 18:, 2].min() == pytest.approx(1)
+    assert behind[:, :15, 2].min() == pytest.approx(1) and behind[:, 18:, 2].max() == 0
 
 
 def test_the_right_side_of_a_camera_rolled_clockwise_looks_at_the_ground(room):
@@ -117,7 +132,8 @@ def test_texture_scores_above_a_smooth_highlight_of_the_same_brightness():
     smooth, textured = np.full((64, 64, 3), 0.3, np.float32), np.full((64, 64, 3), 0.3, np.float32)
     smooth[16:48, 16:48] = 3.0
     textured[16:48, 16:48] = 3.0 + rng.uniform(-2, 2, (32, 32, 1))
-    assert texture_score(textured, mask) > 2 * texture_score(smooth, mask) > 0
+    rough, even = (float(texture_scores(batch_of(one), batch_of(mask))) for one in (textured, smooth))
+    assert rough > 2 * even > 0
 
 
 def test_the_texture_score_is_the_formula_of_the_paper_taken_literally():
@@ -130,7 +146,8 @@ def test_the_texture_score_is_the_formula_of_the_paper_taken_literally():
         detail = log - cv2.bilateralFilter(log, -1, 100.0, 10.0)
         across, down = cv2.Sobel(detail, cv2.CV_32F, 1, 0, ksize=3), cv2.Sobel(detail, cv2.CV_32F, 0, 1, ksize=3)
         literal = np.mean((np.abs(across) + np.abs(down)) * (1 - mask.mean(axis=2)))
-        assert texture_score(hdr, mask) == pytest.approx(literal, rel=1e-4, abs=1e-6)
+        score = float(texture_scores(batch_of(hdr), batch_of(mask)))
+        assert score == pytest.approx(literal, rel=1e-4, abs=1e-6)
 
 
 def test_the_bilateral_filter_is_the_sum_over_a_disc_of_neighbours():
@@ -143,7 +160,7 @@ def test_the_bilateral_filter_is_the_sum_over_a_disc_of_neighbours():
             other = around[15 + y : 15 + y + 40, 15 + x : 15 + x + 36]
             weight = np.exp(-(x * x + y * y) / 200) * np.exp(-((other - log) ** 2) / 20000)
             above, below = above + weight * other, below + weight
-    assert np.abs(bilateral(log) - above / below).max() < 2e-5
+    assert np.abs(bilateral(torch.from_numpy(log)[None])[0].numpy() - above / below).max() < 2e-5
 
 
 def test_a_large_panorama_kept_small_shows_the_same_views():

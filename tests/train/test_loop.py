@@ -5,21 +5,28 @@ import itertools
 import math
 import os
 import stat
+import time
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from torch.utils.data import Dataset
 
 from model import exposure_mask, load_network
 from model.checkpoint import save_network
 from model.errors import Ldr2hdrError
 from model.masked_unet import MaskedUNet, NetworkConfig, initialise
+from train import scenes
+from train.budget import Budget
 from train.checkpoints import CHECKPOINT
 from train.config import make_settings
 from train.loop import train
 from train.run import Listener, Position
+from train.samples import HDRDataset
+from train.scenes import Pictures
 from train.schedule import learning_rate
+from train.views import Picture, focal_length, panorama
 
 
 class FourPatches(Dataset):
@@ -81,6 +88,143 @@ class Hearing(Listener):
 
     def message(self, text):
         self.said.append(text)
+
+
+# -- where samples are made ------------------------------------------------------------------------------------------
+
+
+def scene(index: int) -> Picture:
+    light = np.exp(1.5 * np.random.default_rng(index).normal(0, 1, (48, 96, 3))).astype(np.float32)
+    return panorama(light, focal_length(32, 50), focal_length(32, 140))
+
+
+def camera_set(seed: int = 0) -> HDRDataset:
+    return HDRDataset(Pictures(scene, 3), 32, seed)
+
+
+@pytest.mark.parametrize("data_on", ["device", "processes"])
+def test_samples_made_on_the_device_or_by_processes_are_the_same_and_resuming_is_exact(tmp_path, data_on):
+    def history(run, steps, where, resume=False):
+        chosen = settings(tmp_path / run, steps)
+        chosen.data.data_on, chosen.data.workers = where, 1
+        return train(chosen, camera_set(), camera_set(7), resume=resume).history
+
+    whole = history("whole", 6, "device")
+    assert history("parts", 3, data_on) + history("parts", 6, data_on, resume=True) == whole
+    assert len(set(whole)) == 6
+
+
+def test_pictures_that_do_not_fit_are_an_error_only_where_the_device_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(scenes, "memory_to_hold", lambda: 1)
+    monkeypatch.setattr(scenes, "WORKER_MEMORY", 1)
+    data = HDRDataset(Pictures(scene, 3, memory=1), 32, 0)
+    chosen = settings(tmp_path, 1)
+    chosen.data.data_on = "device"
+    with pytest.raises(Ldr2hdrError, match="do not fit into memory; give --data-on processes"):
+        train(chosen, data, data)
+    chosen.data.data_on = "auto"
+    assert train(chosen, data, data).step == 1
+
+
+# -- what the host does not wait for ----------------------------------------------------------------------------------
+
+
+class Poisoned(FourPatches):
+    """Samples of the steps in `bad` have a picture that is not a number. Batches are of four."""
+
+    def __init__(self, bad):
+        self.bad = bad
+
+    def __getitem__(self, index):
+        sample = super().__getitem__(index)
+        return sample | {"ldr": sample["ldr"] * math.nan} if index // 4 in self.bad else sample
+
+
+@pytest.mark.parametrize("method", ["adam", "muon"])
+def test_a_step_whose_gradient_is_not_finite_is_left_out_and_reported(tmp_path, method):
+    hearing = Hearing()
+    chosen = settings(tmp_path / "bad", 8)
+    chosen.optimiser.optimiser = method
+    history = train(chosen, Poisoned({2, 3, 6}), FourPatches(), hearing).history
+    assert [step for step, loss in enumerate(history) if not math.isfinite(loss)] == [2, 3, 6]
+    said = [message for message in hearing.said if "was skipped" in message]
+    assert [message.split()[1] for message in said] == ["3", "7"], hearing.said
+    clean = settings(tmp_path / "clean", 5)
+    clean.optimiser.optimiser = method
+    wanted = train(clean, FourPatches(), FourPatches()).history
+    assert [loss for loss in history if math.isfinite(loss)] == wanted
+
+
+def test_gradients_that_are_never_finite_end_the_run(tmp_path):
+    with pytest.raises(Ldr2hdrError, match="not finite in 50 steps in a row"):
+        train(settings(tmp_path, 200, log_every=1000), Poisoned(range(200)), FourPatches())
+
+
+def test_a_step_reads_nothing_from_the_device_but_when_it_logs(tmp_path, monkeypatch):
+    """`tolist` and `item` are what makes the host wait; each step in between may use neither, nor `bool` or `float`."""
+    waits: list[int] = []
+    for name in ("tolist", "item", "__bool__", "__float__", "__int__"):
+        real = getattr(torch.Tensor, name)
+
+        def counted(tensor, *given, real=real):
+            waits.append(1)
+            return real(tensor, *given)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    counts = []
+    for steps in (20, 40):
+        waits.clear()
+        train(settings(tmp_path / str(steps), steps, log_every=20, validate_every=1000), FourPatches(), FourPatches())
+        counts.append(len(waits))
+    assert counts[1] - counts[0] <= 2  # one more line of the log
+
+
+# -- the clock --------------------------------------------------------------------------------------------------------
+
+
+class Slow(FourPatches):
+    def __getitem__(self, index):
+        time.sleep(0.01)
+        return super().__getitem__(index)
+
+
+def test_hours_are_counted_from_the_start_of_the_process_to_the_end_of_the_last_save(tmp_path):
+    chosen = settings(tmp_path, None, max_hours=8 / 3600)
+    chosen.data.validation_patches = 20
+    began = time.monotonic() - 4  # the start-up
+    outcome = train(chosen, Slow(), Slow(), began=began)
+    assert outcome.reason == "hours" and outcome.step > 0
+    assert 5 < time.monotonic() - began < 8
+    assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["position"]["seconds"] > 4
+
+
+def test_budgets_keep_what_the_end_of_a_run_has_taken_before():
+    budget = Budget(before=100.0, unsaved=200e6)
+    assert 100 <= budget.seconds < 101 and budget.reserve == pytest.approx(1.25 * 4 + 1)
+    with budget.measured("save"):
+        pass
+    with budget.measured("validation"):
+        time.sleep(0.02)
+    assert budget.of("validation") >= 0.02 and budget.reserve < 1.5
+
+
+def test_weights_are_written_between_checkpoints_and_in_half_precision_where_asked_for(tmp_path):
+    written: list[str] = []
+
+    class Watching(Hearing):
+        def progress(self, progress):
+            written.extend(path.name for path in tmp_path.glob("last.*") if path.name not in written)
+
+    chosen = settings(
+        tmp_path, 12, log_every=1, validate_every=1000, checkpoint_every=1000, weights_minutes=1e-6, half=True
+    )
+    hearing = Watching()
+    train(chosen, FourPatches(), FourPatches(), hearing)
+    assert written[0] == "last.safetensors" and written != ["last.ckpt", "last.safetensors"]
+    assert "last.ckpt" not in written[:1] and (tmp_path / "best.safetensors").exists()
+    for name in ("last", "best"):
+        with safe_open(tmp_path / f"{name}.safetensors", "pt") as file:
+            assert {file.get_tensor(key).dtype for key in file.keys()} == {torch.float16}  # noqa: SIM118
 
 
 def test_a_network_whose_relus_have_died_is_reported_once(tmp_path):

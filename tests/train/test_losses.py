@@ -62,3 +62,19 @@ def test_chroma_is_blind_to_brightness_and_sees_colour():
     red[:, 0] = 4.0
     assert float(chroma_loss(picture(8.0), picture(2.0), picture(0.0))) == pytest.approx(0, abs=1e-4)
     assert float(chroma_loss(red, picture(2.0), picture(0.0))) > 0.1
+
+
+def test_a_crop_is_the_window_that_holds_most_of_what_is_clipped(device):
+    from train.losses import _crop, crop_corners
+
+    mask = torch.ones(2, 3, 32, 40, device=device)
+    mask[0, :, 16:24, 24:32] = 0
+    mask[1, :, 2:8, 0:6] = 0
+    picture = torch.arange(2 * 3 * 32 * 40.0, device=device).view(2, 3, 32, 40).requires_grad_()
+    corners = crop_corners(mask, 8)
+    assert [corner.tolist() for corner in corners] == [[16, 0], [24, 0]]
+    window = _crop(picture, corners, 8)
+    for number, (top, left) in enumerate(zip(*(corner.tolist() for corner in corners), strict=True)):
+        assert torch.equal(window[number], picture[number, :, top : top + 8, left : left + 8])
+    window.sum().backward()
+    assert picture.grad is not None and picture.grad.sum() == 2 * 3 * 64

@@ -13,12 +13,15 @@ from ldr2hdr_cli.media.pictures import find_pictures, read_hdr, read_photo
 from model import exposure_mask
 from model.errors import Ldr2hdrError
 from train.camera import CameraConfig, camera_curve, midtone_scale
-from train.datasets import HDRDataset, PatchDataset, Scenes, is_store, read_without_light
-from train.patches import choose, cut_patches, read_index, scenes_split
+from train.datasets import is_store, load_scene, read_without_light, stored_patches
+from train.patches import cut_patches, read_index
 from train.readers import Readers
+from train.samples import TRIED, TRIES, HDRDataset, choose
+from train.scenes import pictures_of, scenes_split
+from train.views import flat
 
 READERS = Readers(find_pictures, read_photo, read_hdr)
-PLAIN = CameraConfig(n_std=0, sigma_std=0, hue_std=0, saturation_std=0, noise_max=0, jpeg_probability=0)
+PLAIN = CameraConfig(n_std=0, sigma_std=0, hue_std=0, saturation_std=0, noise_max=0, jpeg_probability=0, sharpen=0)
 TINTS = {"amber_01": (4, 2, 1), "amber_02": (4, 2, 1), "moss": (1, 3, 1), "slate": (1, 2, 5)}
 
 
@@ -97,10 +100,14 @@ def test_validation_gets_whole_scenes_of_a_store(scenes, tmp_path):
     sources = sorted({Path(entry["source"]) for entry in read_index(tmp_path)})
     for seed in range(6):
         training, validation = (
-            PatchDataset(tmp_path, 32, 0, PLAIN, sources=set(part)) for part in scenes_split(sources, 0.3, seed)
+            stored_patches(tmp_path, 32, 0, PLAIN, sources=set(part)) for part in scenes_split(sources, 0.3, seed)
         )
         seen = [{hue_of(dataset[i]) for i in range(40)} for dataset in (training, validation)]
         assert len(seen[0]) == 2 and len(seen[1]) == 1 and not seen[0] & seen[1]
+
+
+def hdr_pictures(paths: list[Path]):
+    return pictures_of(paths, partial(load_scene, read=read_hdr, size=16, camera=PLAIN), {})
 
 
 def hue_of(sample: dict) -> int:
@@ -110,8 +117,8 @@ def hue_of(sample: dict) -> int:
 
 def test_a_sample_is_a_function_of_seed_and_number_and_fits_together(scenes, tmp_path):
     cut(scenes, tmp_path)
-    stored = [PatchDataset(tmp_path, 16, seed, PLAIN) for seed in (3, 3, 4)]
-    fresh = [HDRDataset(sorted(scenes.glob("*.exr")), 16, seed, read_hdr, PLAIN) for seed in (3, 3, 4)]
+    stored = [stored_patches(tmp_path, 16, seed, PLAIN) for seed in (3, 3, 4)]
+    fresh = [HDRDataset(hdr_pictures(sorted(scenes.glob("*.exr"))), 16, seed, PLAIN) for seed in (3, 3, 4)]
     for one, same, other in (stored, fresh):
         assert all(one[9][name].equal(same[9][name]) for name in ("ldr", "mask", "truth"))
         assert not one[9]["truth"].equal(other[9]["truth"]) and not one[9]["truth"].equal(one[10]["truth"])
@@ -129,17 +136,11 @@ def test_photographs_make_their_share_of_the_samples_and_never_more_than_their_o
     photo = tmp_path / "meadow.png"  # 2:1, and yet no panorama
     codes = np.random.default_rng(0).integers(10, 240, (40, 80, 1)) * np.array([0.5, 1, 0.4])
     Image.fromarray(codes.astype(np.uint8)).save(photo)
-    amber = sorted(scenes.glob("amber*.exr"))
-    dataset = HDRDataset(
-        amber,
-        16,
-        0,
-        read_hdr,
-        PLAIN,
-        sampling=False,
-        photos=Scenes([photo], partial(read_without_light, read_photo=read_photo)),
-        photo_share=0.3,
-    )
+    amber = hdr_pictures(sorted(scenes.glob("amber*.exr")))
+    read = partial(read_without_light, read_photo=read_photo)
+    load = partial(load_scene, read=read, size=16, camera=PLAIN, panorama="no")
+    photos = pictures_of([photo], load, {})
+    dataset = HDRDataset(amber, 16, 0, PLAIN, sampling=False, photos=photos, photo_share=0.3)
     samples = [dataset[index] for index in range(300)]
     green = [sample for sample in samples if hue_of(sample) == 1]
     assert len(green) == pytest.approx(90, abs=25)
@@ -147,7 +148,7 @@ def test_photographs_make_their_share_of_the_samples_and_never_more_than_their_o
     for sample in green:  # T^2 of the photograph on some scale: what its channels differ by stays
         red, blue = (sample["truth"][channel] / sample["truth"][1] for channel in (0, 2))
         assert red.median() == pytest.approx(0.25, abs=0.01) and blue.median() == pytest.approx(0.16, abs=0.01)
-    alone = HDRDataset(amber, 16, 0, read_hdr, PLAIN, sampling=False, photo_share=0.3)
+    alone = HDRDataset(amber, 16, 0, PLAIN, sampling=False, photo_share=0.3)
     assert {hue_of(alone[index]) for index in range(40)} == {0}
 
 
@@ -158,12 +159,12 @@ def test_sampling_prefers_texture():
     light[:, 128:] *= np.exp(np.random.default_rng(0).normal(0, 0.5, (64, 128)))
     picture = np.repeat(light[..., None], 3, 2).astype(np.float32)
 
-    def roughness(sampling: bool) -> float:
-        draws = (np.random.default_rng(i) for i in range(40))
-        chosen = [choose(picture, rng, 32, PLAIN, panorama="no", sampling=sampling)[0] for rng in draws]
-        return float(np.mean([np.abs(np.diff(np.log(patch), axis=1)).mean() for patch in chosen]))
+    def roughness(least_score: float | None) -> float:
+        tried = np.random.default_rng(0).random((40, TRIES, TRIED))
+        chosen, _ = choose([flat(picture, 64)] * 40, tried, np.zeros(40), 32, PLAIN, least_score=least_score)
+        return float(chosen.log().diff(dim=3).abs().mean())
 
-    assert roughness(True) > 1.3 * roughness(False)
+    assert roughness(0.85) > 1.3 * roughness(None)
 
 
 # -- a store that cannot be trusted ----------------------------------------------------------------------------------
