@@ -82,7 +82,7 @@ class DisplayLight:
         nits: H×W×3 float32, ≥ 0. The curve is the EETF of ITU-R BT.2390-10, 5.4.1.1, for the range 0 to `brightest`,
         applied to max(R, G, B).
         """
-        strongest = nits.max(axis=-1)
+        strongest = strongest_channel(nits)
         is_bent = strongest > self.knee  # few pixels; all others are passed on bit for bit
         if not is_bent.any():
             return nits
@@ -103,6 +103,11 @@ class DisplayLight:
         t = (np.minimum(pq(nits) / whole, 1) - start) / (1 - start)
         bent = (2 * t**3 - 3 * t**2 + 1) * start + (t**3 - 2 * t**2 + t) * (1 - start) + (3 * t**2 - 2 * t**3) * most
         return np.minimum(pq_inverse(bent * whole), self.peak)
+
+
+def strongest_channel(rgb: np.ndarray) -> np.ndarray:
+    """max(R, G, B) of every pixel; some ten times faster than NumPy's maximum over so short an axis."""
+    return np.maximum(np.maximum(rgb[..., 0], rgb[..., 1]), rgb[..., 2])
 
 
 def _as_seen(linear: np.ndarray) -> np.ndarray:
@@ -142,7 +147,7 @@ def hlg(nits: np.ndarray, peak: float = PEAK) -> np.ndarray:
     luminance = light @ np.array(LUMA_2020, light.dtype)
     # 0/0 at black: the channels are 0 there too.
     scene = light * np.power(np.maximum(luminance, 1e-12), (1 - gamma) / gamma, dtype=light.dtype)[..., None]
-    scene = scene / np.maximum(scene.max(axis=-1, keepdims=True), 1)
+    scene = scene / np.maximum(strongest_channel(scene), 1)[..., None]
     upper = _A * np.log(np.maximum(12 * scene - _B, 1e-6)) + _C
     return np.where(scene <= 1 / 12, np.sqrt(3 * scene), np.minimum(upper, 1)).astype(nits.dtype)
 

@@ -23,7 +23,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from ldr2hdr_cli.media.colour import REC709
-from ldr2hdr_cli.media.display_light import LUMA_2020, DisplayLight, hlg, pq, to_rec2020
+from ldr2hdr_cli.media.display_light import LUMA_2020, DisplayLight, hlg, pq, strongest_channel, to_rec2020
 from ldr2hdr_cli.media.light_levels import LightLevels, mark
 from ldr2hdr_cli.media.mp4 import add_light_levels, boxes
 from model.atomic import replace_atomically
@@ -100,7 +100,7 @@ def picture(linear: np.ndarray, settings: VideoSettings) -> Picture:
     An odd width or height is made even by repeating the last column or row, where chroma has half the resolution.
     """
     nits = settings.light.nits(linear, to_rec2020(settings.chromaticities))
-    strongest = nits.max(axis=-1)
+    strongest = strongest_channel(nits)
     signal = hlg(nits, settings.light.peak) if settings.format == "hlg" else pq(nits)
     planes = _limited(signal, is_halved=settings.pixels.startswith("yuv420"))
     return Picture(planes, float(strongest.max()), float(strongest.mean(dtype=np.float64)))
