@@ -10,7 +10,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from ldr2hdr_cli.media.colour import REC2020
+from ldr2hdr_cli.media.colour import REC2020, Chromaticities, conversion
 from model.errors import Ldr2hdrError
 
 DIFFUSE_WHITE = 203.0  # cd/m²; ITU-R BT.2408-7, table 1: graphics white, 58 % PQ and 75 % HLG
@@ -23,8 +23,6 @@ _M1, _M2 = 2610 / 16384, 2523 / 4096 * 128
 _C1, _C2, _C3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
 # ITU-R BT.2100-2, table 5.
 _A, _B, _C = 0.17883277, 0.28466892, 0.55991073
-
-_CONES = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])  # Bradford
 
 
 @dataclass(frozen=True)
@@ -166,18 +164,7 @@ def hlg_system_gamma(peak: float) -> float:
     return float(1.2 * 1.111 ** np.log2(peak / 1000))
 
 
-def to_rec2020(chromaticities: tuple[float, ...]) -> np.ndarray:
-    """The 3×3 matrix, rows first, from linear RGB with these primaries and white (CIE xy) to linear BT.2020.
-
-    SMPTE RP 177; another white than D65 is adapted by Bradford's cone responses, so that white stays white.
-    """
-    source, target = _to_xyz(chromaticities), _to_xyz(REC2020)
-    cones = np.diag((_CONES @ target.sum(axis=1)) / (_CONES @ source.sum(axis=1)))
-    return np.linalg.inv(target) @ np.linalg.inv(_CONES) @ cones @ _CONES @ source
-
-
-def _to_xyz(chromaticities: tuple[float, ...]) -> np.ndarray:
-    xy = np.array(chromaticities, np.float64).reshape(4, 2)
-    columns = np.stack([xy[:, 0] / xy[:, 1], np.ones(4), (1 - xy.sum(axis=1)) / xy[:, 1]])
-    primaries, white = columns[:, :3], columns[:, 3]
-    return primaries * np.linalg.solve(primaries, white)
+def to_rec2020(chromaticities: Chromaticities) -> np.ndarray:
+    """The 3×3 matrix, rows first, from linear RGB with these primaries and white to linear BT.2020."""
+    matrix = conversion(chromaticities, REC2020)
+    return np.eye(3) if matrix is None else np.array(matrix)

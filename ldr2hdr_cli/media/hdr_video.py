@@ -23,6 +23,7 @@ import numpy as np
 from av.error import FFmpegError
 
 from ldr2hdr_cli.media.colour import REC709
+from ldr2hdr_cli.media.decode import TAGS
 from ldr2hdr_cli.media.display_light import LUMA_2020, DisplayLight, hlg, pq, strongest_channel, to_rec2020
 from ldr2hdr_cli.media.light_levels import LightLevels, mark
 from ldr2hdr_cli.media.mp4 import add_light_levels, boxes
@@ -33,6 +34,7 @@ SEGMENT = 96  # frames
 KEY_INTERVAL = 48  # frames: how far a player seeks
 VideoFormat = Literal["hdr10", "hlg", "prores"]
 _BT2020, _PQ, _HLG, _NCL, _LIMITED = 9, 16, 18, 9, 1  # ITU-T H.273; the last by FFmpeg's count
+_REORDERING = 16  # frames: the most that H.265 allows
 _RECORD = b"ldr2hdr"  # begins the box at a segment's end
 
 
@@ -85,13 +87,6 @@ class Record:
     order: list[int] = field(default_factory=list)
     peak: float = 0.0  # cd/m²: CTA-861.3's MaxCLL of the segment, and its MaxFALL
     average: float = 0.0
-
-
-def suffix(source: Path, format: VideoFormat) -> str:
-    """Of the result's name: MOV for editors, MP4 for players; Matroska stays Matroska, for its subtitles."""
-    if format == "prores":
-        return ".mov"
-    return ".mkv" if source.suffix.lower() in (".mkv", ".webm") else ".mp4"
 
 
 def picture(linear: np.ndarray, settings: VideoSettings) -> Picture:
@@ -210,7 +205,10 @@ def _frame(one: Picture, index: int, stream: Any, settings: VideoSettings) -> An
 
 def _mux(container: Any, stream: Any, frame: Any, record: Record, settings: VideoSettings) -> None:
     for packet in stream.encode(frame):
-        record.order.append(round(packet.pts * packet.time_base * settings.rate))
+        tick = 1 / settings.rate / packet.time_base
+        # Not the encoder's: x265 gives none for two frames. `join` gives those of the film.
+        packet.dts = round((len(record.order) - _REORDERING) * tick)
+        record.order.append(round(packet.pts / tick))
         container.mux(packet)
 
 
@@ -289,7 +287,7 @@ class _Source:
         if path is None:
             return closing(cls(None, None, 1 / settings.rate))
         try:
-            container = av.open(f"file:{path}", metadata_errors="surrogateescape")
+            container = av.open(f"file:{path}", **TAGS)
         except (FFmpegError, ValueError, OSError) as error:
             raise Ldr2hdrError(f"{path} cannot be read ({error}).") from None
         start = Fraction(container.start_time or 0, av.time_base)

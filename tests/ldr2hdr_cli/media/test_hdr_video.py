@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from ldr2hdr_cli.media.colour import REC709
 from ldr2hdr_cli.media.display_light import DisplayLight, hlg, pq, to_rec2020
-from ldr2hdr_cli.media.hdr_video import VideoSettings, join, picture, read_record, suffix, write_segment
+from ldr2hdr_cli.media.formats import film_suffix
+from ldr2hdr_cli.media.hdr_video import VideoSettings, join, picture, read_record, write_segment
 from ldr2hdr_cli.media.light_levels import LightLevels, _escaped
 from model.errors import Ldr2hdrError
 
@@ -42,7 +43,7 @@ def encoded(folder, settings, frames, length=4, source=None, seconds=None, **how
         segments.append(folder / f"{start:06d}.mp4")
         part = zip(frames[start : start + length], seconds[start : start + length], strict=True)
         write_segment(segments[-1], ((picture(frame, settings), time) for frame, time in part), settings)
-    out = folder / ("film" + suffix(source or folder / "a.mp4", settings.format))
+    out = folder / ("film" + film_suffix(settings.format, source or folder / "a.mp4"))
     notes = join(out, segments, settings, source, **how)
     return out, notes
 
@@ -250,6 +251,17 @@ def test_chroma_is_sited_with_the_upper_left_pixel():
     away = red[0].astype(int) - 512
     assert away[24] == away.max()
     assert away[23] == away[25] == 0  # its neighbours are two columns away
+
+
+@pytest.mark.parametrize("preset", ["ultrafast", "medium"])
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_short_segments_in_every_preset(tmp_path, count, preset):
+    frames = [flat((index / 3,) * 3) for index in range(count)]
+    out, _ = encoded(tmp_path / "out", VideoSettings(crf=0, preset=preset), frames, 3)
+    after, planes = decoded(out)
+    assert [frame.time for frame in after] == pytest.approx([index / 25 for index in range(count)])
+    levels = [rows[0].mean() for rows in planes]
+    assert levels == sorted(levels)
 
 
 def test_unknown_encoder_is_refused(tmp_path):
