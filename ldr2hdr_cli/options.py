@@ -21,6 +21,7 @@ import typer
 from typer.core import TyperCommand
 
 from ldr2hdr_cli.config_file import read_yaml
+from ldr2hdr_cli.media.formats import FILMS, SHOWN, SUFFIXES
 from ldr2hdr_cli.media.limits import MAX_FRAMES, MAX_PIXELS
 from model.errors import Ldr2hdrError
 from model.settings import checked, setting
@@ -99,6 +100,14 @@ def name_pattern(value: Any, shown: str) -> None:
         raise Ldr2hdrError(f"{shown} {brief(text)}: write it like {{stem}}.{{frame:04d}}; there is no other.") from None
     if not found or text.startswith("."):
         raise Ldr2hdrError(f"{shown} {brief(text)}: write it like {{stem}}.{{frame:04d}}, with one of them at least.")
+
+
+def formats(value: Any, shown: str = "--format") -> str:
+    """ "exr", "exr,ultrahdr" → each once, in that order. Raises Ldr2hdrError."""
+    names, known = list(dict.fromkeys(name.strip() for name in str(value).split(","))), (*SUFFIXES, *FILMS)
+    if unknown := [name for name in names if name not in known]:
+        raise Ldr2hdrError(f"{shown} {brief(unknown[0])!r}: choose from {', '.join(known)}, with commas between.")
+    return ",".join(names)
 
 
 def read_with(check: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
@@ -234,7 +243,47 @@ class ConvertOptions(Options):
         metavar="PATTERN",
         read=read_with(name_pattern),
     )
-    format: Literal["exr", "hdr"] = setting("exr", "OpenEXR, or Radiance.", panel="Output", decides=True)
+    format: str = setting(
+        "exr",
+        "exr; hdr: Radiance; ultrahdr: JPEG with a gain map; avif; of clips: hdr10, hlg, prores. Several: exr,hdr10.",
+        panel="Output",
+        metavar="NAME,…",
+        read=formats,
+        decides=True,
+    )
+    white: float = setting(
+        203.0,
+        "cd/m² of the source's white, in all formats but exr and hdr.",
+        panel="Output",
+        metavar="NITS",
+        low=1,
+        high=10_000,
+        decides=True,
+    )
+    peak: float = setting(
+        1000.0,
+        "cd/m² of the brightest display that is written for, in all formats but exr and hdr.",
+        panel="Output",
+        metavar="NITS",
+        low=1,
+        high=10_000,
+        decides=True,
+    )
+    quality: int = setting(
+        95, "Of avif, where 100 is lossless, and of ultrahdr's gain map.", panel="Output", low=1, high=100, decides=True
+    )
+    avif_bits: Literal["10", "12"] = setting("10", "Of avif.", panel="Output", decides=True)
+    codec: str = setting(
+        "libx265",
+        "FFmpeg's encoder for hdr10 and hlg: libx265, libsvtav1, hevc_nvenc, av1_nvenc, …",
+        panel="Output",
+        metavar="ENCODER",
+        decides=True,
+    )
+    crf: float = setting(
+        16.0, "Constant quality of hdr10 and hlg; 0 is the best.", panel="Output", low=0, high=63, decides=True
+    )
+    preset: str | None = setting(None, "Of the encoder.", panel="Output", metavar="NAME", read=_text, decides=True)
     colorspace: Literal["source", "rec709", "rec2020", "acescg", "aces2065-1", "p3-d65"] = setting(
         "source",
         "Primaries of the results: those of each source, or converted; aces2065-1: an ACES container, uncompressed.",
@@ -317,6 +366,16 @@ class ConvertOptions(Options):
         decides=True,
     )
 
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """Those of `format` with a file a frame; the first names the result in messages and the manifest."""
+        return tuple(name for name in self.format.split(",") if name in SUFFIXES)
+
+    @property
+    def films(self) -> tuple[str, ...]:
+        """Those of `format` with a file a clip."""
+        return tuple(name for name in self.format.split(",") if name in FILMS)
+
     def deciding(self) -> dict[str, Any]:
         """What decides the bytes of a result, by the names that the manifest has always used.
 
@@ -326,6 +385,12 @@ class ConvertOptions(Options):
         values["half"] = not values.pop("float_")
         curve = values.pop("preview_curve")
         values["preview"] = curve if self.preview else "none"
+        shown = {name: values.pop(name) for name in ("white", "peak", "quality", "avif_bits")}
+        encoder = {name: values.pop(name) for name in ("codec", "crf", "preset")}
+        if set(SHOWN) & set(self.format.split(",")):  # else finished EXRs would be made again for another --peak
+            values |= shown
+        if self.films:
+            values |= encoder | {"frames": f"{self.frames or 'all'} by {self.every}"}
         values["fps"] = str(frame_rate(self.fps) or "")
         values["memory"] = self.memory or "auto"
         return values

@@ -128,7 +128,7 @@ def _dry_run(inputs: Sequence[str], output: Path, options: CommandOptions, displ
 
 
 def _target(item: job.Item) -> Path:
-    return item.output(0) if item.input.kind == "still" else item.pattern()
+    return item.output(0) if item.input.kind == "still" or not item.suffix else item.pattern()
 
 
 def _command(without: str = "") -> str:

@@ -213,7 +213,7 @@ def _details(event: FileEvent) -> dict[str, Any]:
                 "clipped": round(event.clipped, 6),
                 "peak": _rounded(event.peak),
                 "clamped": event.clamped,
-                "sha256": event.entry["sha256"],
+                "sha256": event.entry.get("sha256"),
                 "seconds": round(event.spent.total, 4),
                 "read_seconds": round(event.spent.read, 4),
                 "reconstruct_seconds": round(event.spent.reconstruct, 4),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ldr2hdr_cli.convert.job import Item
+from ldr2hdr_cli.media.source_info import SourceInfo
 
 
 @dataclass
@@ -68,6 +69,14 @@ class Note:
 
     item: Item
     message: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """For the films of a run: every frame of a clip that is asked for has been given. It is not passed on."""
+
+    item: Item
+    info: SourceInfo
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,14 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from ldr2hdr_cli.media.formats import FILMS, SUFFIXES, film_suffix
 from ldr2hdr_cli.media.sources import Input
 from model.atomic import sweep
 from model.errors import Ldr2hdrError
 
 MANIFEST = "ldr2hdr-manifest.jsonl"
 LOCK = ".ldr2hdr.lock"
-_RESULTS = (".exr", ".hdr", ".preview.png")
+_RESULTS = (*SUFFIXES.values(), ".preview.png")
 
 
 class RunError(Ldr2hdrError):
@@ -65,6 +66,10 @@ class Selection:
             )
         return first, last
 
+    def number(self, index: int) -> int:
+        """Of a frame among those that are taken, if they were taken from the clip's beginning."""
+        return (index - self.indices()[0] % self.every) // self.every
+
     def asked(self) -> str:
         """ " in --frames 100-250 --every 2", or nothing where all are asked for."""
         if self.first is None:
@@ -81,12 +86,20 @@ class Item:
     folder: Path  # of the outputs
     stem: str
     suffix: str
+    films: tuple[str, ...] = ()  # names of the whole clip's files; where there is no suffix, they are all its outputs
+    more: tuple[str, ...] = ()  # suffixes of what is written beside each output, in other formats
     start_number: int = 1
     keeps_suffix: bool = False  # that of the source too, because another would have the same name
     name: str = ""  # of --name; empty: what is usual
 
+    def beside(self, output: Path, suffix: str) -> Path:
+        """The file of another kind that belongs to an output."""
+        return output.with_name(output.name.removesuffix(self.suffix) + suffix)
+
     def output(self, index: int) -> Path:
-        """OUT/photo.exr for a still; OUT/clip/clip.000001.exr for frame 0 of a clip."""
+        """OUT/photo.exr for a still; OUT/clip/clip.000001.exr for frame 0 of a clip; OUT/clip/clip.hdr10.mp4 of all."""
+        if self.films and not self.suffix:
+            return self.folder / self.films[0]
         number = (self.input.number or 0) if self.input.kind == "still" else self.start_number + index
         return self.folder / f"{self._filled(lambda width: f'{number:0{width}}')}{self.suffix}"
 
@@ -108,7 +121,15 @@ class Item:
         return found
 
 
-def plan(inputs: Sequence[Input], out: Path, suffix: str, start_number: int = 1, name: str = "") -> list[Item]:
+def plan(
+    inputs: Sequence[Input],
+    out: Path,
+    suffix: str,
+    start_number: int = 1,
+    name: str = "",
+    more: tuple[str, ...] = (),
+    films: tuple[str, ...] = (),
+) -> list[Item]:
     """Every input with its outputs, but for what is itself such an output, where sources and results share a place.
 
     Where two would write one file, their names keep the suffixes of the sources: a.jpg.exr and a.webp.exr. Raises
@@ -119,7 +140,10 @@ def plan(inputs: Sequence[Input], out: Path, suffix: str, start_number: int = 1,
         _check_name(source, name)
     kept: set[int] = set()
     while True:
-        items = [_item(source, out, suffix, start_number, index in kept, name) for index, source in enumerate(sources)]
+        items = [
+            _item(source, out, suffix, start_number, index in kept, name, more, films)
+            for index, source in enumerate(sources)
+        ]
         clashes = _clashes(items)
         if not clashes:
             return items
@@ -146,13 +170,23 @@ def _check_name(source: Input, name: str) -> None:
         )
 
 
-def _item(source: Input, out: Path, suffix: str, start_number: int, keeps_suffix: bool, name: str) -> Item:
+def _item(
+    source: Input,
+    out: Path,
+    suffix: str,
+    start_number: int,
+    keeps_suffix: bool,
+    name: str,
+    more: tuple[str, ...] = (),
+    films: tuple[str, ...] = (),
+) -> Item:
     place = out / (_long(source) if keeps_suffix else source.relative)
     folder = place.parent if source.kind == "still" else place
     stem = place.name
     if name and source.sequence and not keeps_suffix:  # plate of plate.%04d.png
         stem = re.split(r"[._ -]*(?:%0?[0-9]{0,3}d|#+)", source.sequence, maxsplit=1)[0] or stem
-    return Item(source, folder, stem, suffix, start_number, keeps_suffix, name)
+    names = tuple(place.name + film_suffix(film, source.path) for film in films) if source.kind == "video" else ()
+    return Item(source, folder, stem, suffix, names, more, start_number, keeps_suffix, name)
 
 
 def _long(source: Input) -> PurePath:
@@ -197,8 +231,10 @@ def _without_results(inputs: Sequence[Input], out: Path, name: str) -> list[Inpu
         path = Path(os.path.realpath(one.path))
         if str(path) in files:
             return True
-        suffix = next((suffix for suffix in _RESULTS if path.name.endswith(suffix)), None)
         frames = folders.get(str(path.parent))
+        if frames and re.fullmatch(rf"{re.escape(path.parent.name)}\.({'|'.join(FILMS)})\.(mp4|mov|mkv)", path.name):
+            return True
+        suffix = next((suffix for suffix in _RESULTS if path.name.endswith(suffix)), None)
         return bool(suffix and frames and frames.fullmatch(path.name.removesuffix(suffix)))
 
     return [one for one in inputs if not is_result(one)]
@@ -324,6 +360,8 @@ class Manifest:
         try:
             if output.stat().st_size != entry["bytes"]:
                 return False
+            if any((output.parent / name).stat().st_size != size for name, (size, _) in entry.get("more", {}).items()):
+                return False
             size, modified = fingerprint(source)
             if size != entry["size"]:
                 return False
@@ -348,7 +386,10 @@ class Manifest:
         try:
             if "source_sha256" in entry and source_sha256(source, *fingerprint(source)) != entry["source_sha256"]:
                 return False
-            return sha256(output) == entry.get("sha256")
+            more = entry.get("more", {}).items()
+            return sha256(output) == entry.get("sha256") and all(
+                sha256(output.parent / name) == digest for name, (_, digest) in more
+            )
         except OSError:
             return False
 

@@ -274,7 +274,9 @@ class _Encoder:
             clamped = self.write(work, result)
             if self.verify and work.output.suffix == ".exr":
                 read_planes(work.output, max_values=5 * work.frame.size)
-            entry = {**_entry(work, self.verify), "clipped": round(result.clipped, 6)}
+            entry: dict[str, Any] = {}
+            if work.item.suffix:  # a film's is that of the whole clip
+                entry = {**_entry(work, self.verify), "clipped": round(result.clipped, 6)}
         except Ldr2hdrError as error:
             return _failed(work, str(error), ends_run=_hopeless(error))
         except OSError as error:
@@ -323,6 +325,9 @@ def _entry(work: Work, verify: bool) -> dict[str, Any]:
         "bytes": work.output.stat().st_size,
         "sha256": sha256(work.output),
     }
+    more = [work.item.beside(work.output, suffix) for suffix in work.item.more]
+    if more:
+        entry["more"] = {path.name: [path.stat().st_size, sha256(path)] for path in more}
     if work.basis:
         entry["basis"] = work.basis
     if verify:
@@ -344,7 +349,7 @@ def _completed(event: FileEvent) -> Future[FileEvent | None]:
 
 def _recorded(future: Future[FileEvent | None], manifest: Manifest, settings: Settings) -> FileEvent | None:
     event = future.result()
-    if isinstance(event, Done):
+    if isinstance(event, Done) and event.entry:
         try:
             manifest.add({"output": manifest.name(event.output), **event.entry}, settings)
         except RunError as error:

@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING
 
 from ldr2hdr_cli.convert import job, pipeline
 from ldr2hdr_cli.convert.events import Event, Note, Started
+from ldr2hdr_cli.convert.films import Films
+from ldr2hdr_cli.convert.formats import write_shown
 from ldr2hdr_cli.convert.rendering import assumptions, labels, rendering_of, written_primaries
 from ldr2hdr_cli.convert.worklist import Options, Work
 from ldr2hdr_cli.media.colour import REC709, conversion
 from ldr2hdr_cli.media.decode import hardware
+from ldr2hdr_cli.media.display_light import DisplayLight
 from ldr2hdr_cli.media.exr import frame_attributes, write_exr
+from ldr2hdr_cli.media.formats import SHOWN, SUFFIXES
 from ldr2hdr_cli.media.ocio import Space
 from ldr2hdr_cli.media.ocio import load as load_space
 from ldr2hdr_cli.media.preview import preview_strip, write_preview
@@ -70,7 +74,15 @@ def plan(inputs: Inputs, output: Path, options: ConvertOptions) -> tuple[list[jo
         selection.indices()  # a range that cannot be is misuse, not a failed clip
     if options.fps and not any(one.sequence for one in found):
         raise Ldr2hdrError("--fps is for numbered sequences such as plate.%04d.png, but none is given: leave it out.")
-    return job.plan(found, output, f".{options.format}", options.start_number, options.name or ""), selection
+    if set(options.format.split(",")) & set(SHOWN):
+        DisplayLight(options.white, options.peak)  # refused now, and not for every picture
+    if not options.pictures and (still := next((one for one in found if one.kind == "still"), None)):
+        raise Ldr2hdrError(
+            f"{still.path} is a picture, and --format {options.format} is for clips: add ultrahdr or exr."
+        )
+    suffix, *more = [SUFFIXES[name] for name in options.pictures] or [""]
+    name = options.name or ""
+    return job.plan(found, output, suffix, options.start_number, name, tuple(more), options.films), selection
 
 
 def _check(options: ConvertOptions) -> None:
@@ -79,11 +91,11 @@ def _check(options: ConvertOptions) -> None:
         raise Ldr2hdrError("--ocio and --ocio-space go together: a configuration, and the name of a space in it.")
     if options.ocio and options.colorspace != "source":
         raise Ldr2hdrError(f"--ocio and --colorspace {options.colorspace} both say the colour space: omit one.")
-    if options.format == "hdr" and options.channel != "none":
+    if "hdr" in options.pictures and options.channel != "none":
         raise Ldr2hdrError(f"--channel {options.channel}: Radiance has no such channel; omit --format hdr.")
     others = {
         "--float": options.float_,
-        "--format hdr": options.format == "hdr",
+        f"--format {options.format}": options.format != "exr",
         "--channel": options.channel != "none",
     }
     if options.colorspace == "aces2065-1" and (given := next((name for name, on in others.items() if on), None)):
@@ -130,18 +142,21 @@ def _run(
         stop=stop,
     )
     manifest = job.Manifest.read(out)
-    write = _writer(options, settings, space)
+    films = Films(options, settings, manifest, selection)
+    how.is_filmed = films.has
+    write = _writer(options, settings, films, space)
     events = pipeline.run(items, operator, write, manifest, settings, how, messages)
     try:
         yield Started(len(items))
-        for event in events:  # noqa: UP028 - `yield from` would close the pipeline with this iterator
-            yield event
+        for event in events:
+            yield from films.see(event)
     except GeneratorExit:  # the caller has closed the iterator
         stop.set()
         for _ in events:  # what is in hand is still recorded
             pass
         raise
     finally:
+        films.close()
         manifest.close()
         operator.close()
 
@@ -154,7 +169,7 @@ def _operator(
     decided["hwaccel"] = decoder
     if space is not None:
         decided["ocio"] = space.identity
-    half = options.format == "exr" and not options.float_ and space is None
+    half = "hdr" not in options.pictures and not options.float_ and space is None
     rendering = partial(rendering_of, options=options)
     if options.method != "network":
         return _Classical(options, rendering, half), job.Settings({**decided, **_NO_NETWORK})
@@ -232,7 +247,9 @@ def _temporal(options: ConvertOptions) -> str:
     return f"{options.temporal}, every {options.every} of {options.frames or 'all'}"
 
 
-def _writer(options: ConvertOptions, settings: job.Settings, space: Space | None) -> Callable[[Work, "Result"], int]:
+def _writer(
+    options: ConvertOptions, settings: job.Settings, films: Films, space: Space | None
+) -> Callable[[Work, "Result"], int]:
     """How one frame is written; the preview first, so that a picture that stands there finished has one.
 
     space: of `--ocio`.
@@ -241,7 +258,7 @@ def _writer(options: ConvertOptions, settings: job.Settings, space: Space | None
 
     def write(work: Work, result: "Result") -> int:
         info, hdr = work.info, result.pixels
-        if options.preview:
+        if options.preview and options.pictures:
             strip = preview_strip(
                 work.frame.pixels,
                 hdr.astype("f4"),
@@ -251,8 +268,9 @@ def _writer(options: ConvertOptions, settings: job.Settings, space: Space | None
                 matrix=conversion(written_primaries(info, options), REC709),
                 white=2.0**options.exposure,
             )
-            write_preview(work.output.with_suffix(".preview.png"), strip)
-        hdr = hdr if space is None else space.from_aces(hdr)
+            write_preview(work.item.beside(work.output, ".preview.png"), strip)
+        films.add(work, hdr)
+        scene = hdr if space is None else space.from_aces(hdr)
         attributes = frame_attributes(
             labels=labels(info, options, space),
             metadata=info.metadata if options.metadata else {},
@@ -265,20 +283,27 @@ def _writer(options: ConvertOptions, settings: job.Settings, space: Space | None
             settings=strings,
             seconds=work.frame.seconds,
         )
-        if options.format == "hdr":
-            write_radiance(work.output, hdr, attributes)
-            return 0
-        return result.clamped + write_exr(
-            work.output,
-            hdr,
-            work.frame.alpha,
-            attributes,
-            half=not options.float_,
-            compression="none" if options.colorspace == "aces2065-1" else options.compression,
-            premultiply=options.alpha == "premultiplied",
-            made_up=_made_up(work, settings) if options.channel == "mask" else None,
-            dwa_level=options.dwa_level,
-        )
+        clamped = result.clamped
+        # The first comes last too: a picture that stands there finished has the others beside it.
+        for name in reversed(options.pictures):
+            path = work.item.beside(work.output, SUFFIXES[name])
+            if name in SHOWN:
+                write_shown(name, path, work, hdr, options, attributes)
+            elif name == "hdr":
+                write_radiance(path, scene, attributes)
+            else:
+                clamped += write_exr(
+                    path,
+                    scene,
+                    work.frame.alpha,
+                    attributes,
+                    half=not options.float_,
+                    compression="none" if options.colorspace == "aces2065-1" else options.compression,
+                    premultiply=options.alpha == "premultiplied",
+                    made_up=_made_up(work, settings) if options.channel == "mask" else None,
+                    dwa_level=options.dwa_level,
+                )
+        return clamped
 
     return write
 

@@ -16,7 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
-from ldr2hdr_cli.convert.events import Failed, Note, Skipped, Spent, unforeseen
+from ldr2hdr_cli.convert.events import Ended, Failed, Note, Skipped, Spent, unforeseen
 from ldr2hdr_cli.convert.job import Item, Manifest, Selection, Settings, fingerprint
 from ldr2hdr_cli.convert.temporal import warm_up
 from ldr2hdr_cli.media.limits import MAX_PIXELS
@@ -69,10 +69,11 @@ class Options:
     is_filtered: bool = False  # the frames of a clip depend on those before
     assumptions: Callable[[SourceInfo], Sequence[str]] = lambda _info: ()  # sentences on the colour of a source
     pixels: int = 48 * 2**20  # in hand at a time, 24 bytes each
+    is_filmed: Callable[[Item, int], bool] = lambda _item, _number: False  # a clip's frame, by number, in all its films
     stop: threading.Event = field(default_factory=threading.Event)
 
 
-Found = Work | Failed | Skipped | Note
+Found = Work | Failed | Skipped | Note | Ended
 
 
 def remaining(items: Sequence[Item], manifest: Manifest, settings: Settings, options: Options) -> Iterator[Found]:
@@ -147,6 +148,10 @@ class _Record:
         output, source = item.output(index), item.input.path
         if self.options.overwrite:
             return None
+        if item.films and not self.options.is_filmed(item, self.options.selection.number(index)):
+            return None
+        if not item.suffix:
+            return Skipped(item, output)
         if not self.manifest.recorded(output, source, self.settings, basis):
             return self._why(item, output)
         if not self.options.verify or self.manifest.verified(output, source):
@@ -160,6 +165,13 @@ class _Record:
             return None
         self.said.add((output.parent, why))
         return Note(item, f"{output} was made with {why}: this and others like it are made again.")
+
+    def has_films(self, item: Item) -> bool:
+        """Whether all films of a clip are finished."""
+        return not self.options.overwrite and all(
+            self.manifest.finished(item.folder / film, item.input.path, self.settings, self.options.verify)
+            for film in item.films
+        )
 
 
 @dataclass
@@ -271,6 +283,9 @@ def _frames(item: Item, stamp: Stamp, record: _Record) -> Iterator[Found]:
         raise _too_long(path, options.max_frames)
     info = replace(info, panorama=options.panorama == "on")
     yield from record.notes(item, info)
+    if not item.suffix and record.has_films(item):
+        yield Skipped(item, item.output(0))
+        return
     # What is finished at the front of the clip need not be decoded again. Where the clip ends is left to the decoder,
     # because containers promise more frames than there are, or fewer.
     first = begin
@@ -278,6 +293,7 @@ def _frames(item: Item, stamp: Stamp, record: _Record) -> Iterator[Found]:
         yield known
         first += every
         if last is not None and first > last:
+            yield Ended(item, info)
             return
 
     def read(first: int, last: int | None, is_warm_up: bool = False) -> Iterator[Work]:
@@ -295,7 +311,7 @@ def _frames(item: Item, stamp: Stamp, record: _Record) -> Iterator[Found]:
             _unchanged(item, stamp)
             if frame.index >= options.max_frames:
                 raise _too_long(path, options.max_frames)
-            number = (frame.index - phase) // every
+            number = options.selection.number(frame.index)
             yield Work(item, info, frame, item.output(frame.index), stamp, path, number, is_warm_up)
 
     def earlier(start: int, end: int) -> Iterator[Work]:
@@ -304,15 +320,21 @@ def _frames(item: Item, stamp: Stamp, record: _Record) -> Iterator[Found]:
 
     walk = _Walk(record, earlier if options.is_filtered else None)
     is_empty = first == begin  # nothing was finished at the front
-    for work in read(first, last):
-        is_empty = False
-        if work.frame.note:
-            yield Note(item, f"{path}: {work.frame.note}")
-        if (yield from walk.step(item, work.frame.index, work.number)):
-            yield work
+    try:
+        for work in read(first, last):
+            is_empty = False
+            if work.frame.note:
+                yield Note(item, f"{path}: {work.frame.note}")
+            if (yield from walk.step(item, work.frame.index, work.number)):
+                yield work
+    except Ldr2hdrError as error:
+        if is_empty or not item.films:
+            raise
+        yield _unreadable(item, stamp, error)  # a film is still made of the frames that are good
     if is_empty:
         count = f"; it has {info.frame_count}, from number {item.start_number} on" if info.frame_count else ""
         raise Ldr2hdrError(f"{path} has no frame{options.selection.asked()}{count}.")
+    yield Ended(item, info)
 
 
 def _too_long(path: Path, most: int) -> Ldr2hdrError:

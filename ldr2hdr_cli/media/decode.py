@@ -23,7 +23,7 @@ ERRORS = (FFmpegError, ValueError, OSError)
 """What PyAV raises."""
 
 # Tags need not be UTF-8. PyAV escapes what is not from version 19 on, and must be told to before.
-_TAGS: dict[str, Any] = {"metadata_errors": "surrogateescape"} if hasattr(Container, "metadata_errors") else {}
+TAGS: dict[str, Any] = {"metadata_errors": "surrogateescape"} if hasattr(Container, "metadata_errors") else {}
 
 # Decoders that make one frame of each packet. Others hide frames (VP8) or pack several into one (MPEG-4 in AVI).
 _ONE_A_PACKET = frozenset(
@@ -91,7 +91,7 @@ def opened(path: Path, max_pixels: int, hwaccel: str = "none") -> Iterator[tuple
     try:
         # `file:` keeps a name such as `concat:a|b` or `-` from being taken for one of FFmpeg's protocols.
         accelerator = None if hwaccel == "none" else HWAccel(hwaccel)
-        container = av.open(f"file:{path}", hwaccel=accelerator, **_TAGS)
+        container = av.open(f"file:{path}", hwaccel=accelerator, **TAGS)
     except ERRORS as error:
         raise Ldr2hdrError(f"{path} cannot be read as a picture or a clip ({reason(error)}).") from None
     with container:

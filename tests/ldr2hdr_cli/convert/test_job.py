@@ -178,7 +178,12 @@ def test_every_option_that_decides_the_bytes_changes_the_digest_and_no_other_doe
     assert curve.digest() not in digests
     # The weights and the precision are settled by the run; the curve is nothing without the preview.
     deciding = {entry.name for entry in fields(ConvertOptions) if entry.metadata.get("decides")}
-    assert deciding == {*ANOTHER, "preview_curve", "weights", "precision"}
+    shown = {"white": 100.0, "peak": 600.0, "quality": 80, "avif_bits": "12"}  # of formats that are looked at alone
+    assert len({settings(format="avif", **{name: value}).digest() for name, value in shown.items()}) == len(shown)
+    films = {"codec": "libsvtav1", "crf": 30.0, "preset": "slow", "frames": "1-5", "every": 2}
+    assert len({settings(format="hdr10", **{name: value}).digest() for name, value in films.items()}) == len(films)
+    assert settings(**shown, **films).digest() == settings().digest()
+    assert deciding == {*ANOTHER, *shown, "codec", "crf", "preset", "preview_curve", "weights", "precision"}
     idle = settings(
         recursive=True,
         start_number=5,
