@@ -168,8 +168,8 @@ class Replayed:
     def __init__(self, forward: Forward, notify: Callable[[str], None]) -> None:
         self._forward, self._notify = forward, notify
         self._turn = threading.Lock()  # inputs and outputs of a graph are its own
-        self._graphs: OrderedDict[tuple, tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor]] = OrderedDict()
-        self._seen: set[tuple] = set()
+        self._graphs: OrderedDict[tuple[Any, ...], tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor]] = OrderedDict()
+        self._seen: set[tuple[Any, ...]] = set()
         self._is_usable = True
 
     def __call__(self, images: Tensor, masks: Tensor) -> Tensor:

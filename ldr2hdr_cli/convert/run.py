@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 
     from model.rendering import Rendered, Rendering, Result
 
-Inputs = str | os.PathLike | Sequence[str | os.PathLike]
+Inputs = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 def convert(
     inputs: Inputs,
-    output: str | os.PathLike,
+    output: str | os.PathLike[str],
     options: ConvertOptions = ConvertOptions(),
     *,
     stop: threading.Event | None = None,

@@ -27,7 +27,7 @@ from ldr2hdr_cli.terminal import one_line
 from model.errors import Ldr2hdrError
 
 if TYPE_CHECKING:
-    from model.reconstructor import Precision
+    from model.device import Precision
 
 Method = Callable[[Case], np.ndarray]
 PICTURE_SUFFIXES = (".exr", ".hdr")  # of pictures that another program made, tried in this order

@@ -66,8 +66,12 @@ def shown(light: np.ndarray, stops: float, encoding: Encoding, curve: Curve = "s
 
 
 def display(encoding: Encoding, source_matrix: Matrix | None) -> Encoding:
-    """For which screen a source is shown: as it is itself, but another gamut's own gamma is none of an sRGB screen."""
-    return encoding if source_matrix is None or encoding.transfer != "gamma" else Encoding("srgb")
+    """For which screen a source is shown: as it is itself, but another gamut's own gamma is none of an sRGB screen.
+
+    Nor are PQ and HLG, whose codes an sRGB screen would show washed out.
+    """
+    is_foreign = source_matrix is not None and encoding.transfer == "gamma"
+    return Encoding("srgb") if is_foreign or encoding.transfer in ("pq", "hlg") else encoding
 
 
 def in_rec709(light: np.ndarray, matrix: Matrix | None) -> np.ndarray:

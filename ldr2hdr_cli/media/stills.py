@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ldr2hdr_cli.media.gain_map import GainMap, apple, in_jpeg, standard
 from ldr2hdr_cli.media.heif import Heif, is_heif
@@ -193,7 +193,7 @@ class _reading:
             raise Ldr2hdrError(f"{self.path} cannot be opened ({error.strerror}).") from None
         if isinstance(error, MemoryError):
             raise Ldr2hdrError(f"{self.path} does not fit into memory.") from None
-        if isinstance(error, Image.UnidentifiedImageError):
+        if isinstance(error, UnidentifiedImageError):
             raise Ldr2hdrError(f"{self.path} is not a picture in a known format, whatever its name says.") from None
         reason = " ".join(str(error).split()) or type(error).__name__
         raise Ldr2hdrError(f"{self.path} cannot be read whole ({reason}); it is damaged or cut off.") from None

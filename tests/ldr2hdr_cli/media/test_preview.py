@@ -155,3 +155,11 @@ def test_png_holds_the_strip_and_says_srgb(tmp_path):
 def test_different_sizes_are_refused():
     with pytest.raises(ValueError, match="same"):
         preview_strip(light(4, 4), light(4, 5))
+
+
+@pytest.mark.parametrize("transfer", ["pq", "hlg"])
+def test_a_signal_of_hdr_is_shown_as_an_srgb_screen_shows_its_light(transfer):
+    source = np.broadcast_to(np.linspace(0.05, 0.9, 64, dtype=np.float32)[None, :, None], (40, 64, 3)).copy()
+    hdr = linearise(source, transfer)
+    found = panels(preview_strip(source, hdr, encoding=Encoding(transfer), width=64))
+    np.testing.assert_allclose(found[0], np.rint(INVERSE["srgb"](np.minimum(hdr, 1)) * 255), atol=1)
