@@ -12,6 +12,7 @@ from PIL import Image
 from ldr2hdr_cli.media.colour import ADOBE_RGB, P3D65, REC2020
 from ldr2hdr_cli.media.sources import find_inputs, probe, read_frames, read_still
 from model.errors import Ldr2hdrError
+from model.exposure import linearise
 
 pillow_heif = pytest.importorskip("pillow_heif")
 
@@ -60,14 +61,14 @@ def test_ten_bits_are_kept_and_nclx_names_the_primaries(tmp_path):
         assert np.abs(frame.pixels * 1023 - codes).max() < 1.01
 
 
-def test_a_profile_of_a_heic_is_kept_or_converted(tmp_path):
+@pytest.mark.parametrize("gamma", [2.19921875, 1.0])
+def test_the_primaries_and_the_curve_of_a_profile_are_kept(tmp_path, gamma):
     xyz = [0.64, 0.33, 1, 0.21, 0.71, 1, 0.15, 0.06, 1]
-    for gamma, kept in ((2.19921875, True), (1.0, False)):
-        icc = imagecodecs.cms_profile("rgb", whitepoint=[0.3127, 0.3290, 1.0], primaries=xyz, gamma=gamma)
-        info, frame = read_still(heic(tmp_path / "a.heic", corners(), icc_profile=icc))
-        assert (info.chromaticities == ADOBE_RGB) == kept
-        assert any("converted to sRGB" in note for note in info.notes) != kept
-        assert (abs(frame.pixels[24, 32, 1] - 129 / 255) < 0.01) == kept
+    icc = imagecodecs.cms_profile("rgb", whitepoint=[0.3127, 0.3290, 1.0], primaries=xyz, gamma=gamma)
+    info, frame = read_still(heic(tmp_path / "a.heic", corners(), icc_profile=icc))
+    assert info.chromaticities == ADOBE_RGB and not info.notes and not info.assumed
+    assert linearise(0.5, info.encoding.transfer, info.encoding.gamma) == pytest.approx(0.5**gamma, abs=1e-3)
+    assert abs(frame.pixels[24, 32, 1] - 129 / 255) < 0.01
 
 
 def test_alpha_and_grey(tmp_path):
