@@ -5,7 +5,7 @@ vectors: x right, y up, z ahead.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,12 +64,15 @@ def reconstruct_views(
     texels = torch.from_numpy(clipped).to(device)
     total = torch.zeros(len(clipped), 4, device=device)  # weight · Y, weight
     for view in VIEWS:
+        inside, places, weight = _places(view, texels, height, width)
+        if not len(inside):
+            continue
         side = max(32, round(width / math.pi * view.reach))  # in the middle as fine as the panorama
         codes = _view_codes(sphere, view, side, threshold)
         if (log_view := predict(codes)) is not None:
             log_map = _spread(*(torch.from_numpy(one).to(device) for one in (log_view, (codes > threshold).any(2))))
-            for part, weighted in _seen(log_map, view, texels, height, width):
-                total[part] += weighted
+            found = F.grid_sample(log_map, places[None, None], "bilinear", "border", align_corners=False)
+            total[inside] += found[0, :, 0].T * weight[:, None]
     log_hdr = np.zeros_like(panorama)
     found = torch.where(total[:, 3:] > 0, total[:, :3] / total[:, 3:], math.log(2))
     log_hdr.reshape(-1, 3)[clipped] = found.cpu().numpy()
@@ -131,17 +134,18 @@ def _spread(log_view: torch.Tensor, is_known: torch.Tensor) -> torch.Tensor:
     return torch.where(is_known, known, F.avg_pool2d(known, 3, stride=1, padding=1) * 1e-3)
 
 
-def _seen(
-    log_map: torch.Tensor, view: View, texels: torch.Tensor, height: int, width: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """What a view says of those texels that lie in it: which of `texels` they are, and (weight · Y, weight), (n, 4).
+def _places(
+    view: View, texels: torch.Tensor, height: int, width: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Which of `texels` lie in a view, where, as (n, 2) for `grid_sample`, and how far from its edge: 1 in the middle.
 
-    log_map: from `_spread`. texels: their places in the panorama, row by row.
+    texels: their places in a panorama of that size, row by row.
     """
     device = texels.device
     latitude = (0.5 - (torch.arange(height, device=device) + 0.5) / height) * math.pi
     longitude = ((torch.arange(width, device=device) + 0.5) / width * 2 - 1) * math.pi
     into_camera = view.rotation().to(device)  # the transpose of its inverse, as rows are multiplied
+    found: list[tuple[torch.Tensor, ...]] = []
     for start in range(0, len(texels), _CHUNK):
         part = texels[start : start + _CHUNK]
         phi, theta = latitude[part // width], longitude[part % width]
@@ -149,6 +153,7 @@ def _seen(
         across, up = (directions[:, axis] / directions[:, 2] / view.reach for axis in (0, 1))
         weight = 1 - torch.maximum(across.abs(), up.abs())
         inside = torch.nonzero((directions[:, 2] > 0) & (weight > 0))[:, 0]
-        grid = torch.stack([across[inside], -up[inside]], -1)[None, None]
-        found = F.grid_sample(log_map, grid, "bilinear", "border", align_corners=False)[0, :, 0].T
-        yield inside + start, found * weight[inside, None]
+        places = torch.stack([across[inside], -up[inside]], -1)
+        found.append((inside + start, places, weight[inside]))
+    inside, places, weight = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return inside, places, weight
