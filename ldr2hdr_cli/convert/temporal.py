@@ -192,11 +192,12 @@ def _carried(
     x, y, trust = at
     carried = _between(before, x, y, height, width)
     # Only what was clipped is taken; where a neighbour was not, what it lacks is made up for.
-    there, carried = carried[:, 3:], carried[:, :3] / carried[:, 3:].clamp(min=1e-3)
+    there = carried[:, 3].contiguous()
+    carried.div_(there.clamp(min=1e-3)[:, None])
     if abs(math.log2(gain)) > 1e-3:
-        carried = carried.expm1_().mul_(gain).log1p_()
-    weight = (kept * trust)[:, None] * (there > 0.95) * now[:, 3:]
-    return torch.cat((now[:, :3] + weight * (carried - now[:, :3]), now[:, 3:]), 1)
+        carried = torch.log1p(torch.expm1(carried).mul_(gain))
+        carried[:, 3] = 1
+    return torch.lerp(now, carried, (kept * trust * (there > 0.95) * now[:, 3])[:, None])
 
 
 def _between(picture: Tensor, x: Tensor, y: Tensor, height: int, width: int) -> Tensor:
@@ -204,20 +205,23 @@ def _between(picture: Tensor, x: Tensor, y: Tensor, height: int, width: int) -> 
 
     Not by `grid_sample`, whose coordinates are rounded: what stands still is to stay as it is, to the bit.
     """
-    left, top = x.floor(), y.floor()
-    shares = ((1 - (x - left), x - left), (1 - (y - top), y - top))
-    columns, rows = left.to(torch.int64), top.to(torch.int64)
+    columns, rows = (_corners(at, length) for at, length in ((x, width), (y, height)))
     total = picture.new_zeros((len(x), picture.shape[1]))
-    for down in (0, 1):
-        row = rows + down
-        high = shares[1][down] * ((row >= 0) & (row < height))
-        row = row.clamp_(0, height - 1).mul_(width)
-        for across in (0, 1):
-            column = columns + across
-            weight = high * shares[0][across] * ((column >= 0) & (column < width))
-            corner = picture.index_select(0, column.clamp_(0, width - 1).add_(row))
-            total.addcmul_(corner, weight[:, None])
+    for row, high in rows:
+        row = row * width
+        for column, wide in columns:
+            total.addcmul_(picture.index_select(0, row + column), (high * wide)[:, None])
     return total
+
+
+def _corners(at: Tensor, length: int) -> list[tuple[Tensor, Tensor]]:
+    """The pixel below and the one above each place along an axis, and the share of each, which is 0 outside."""
+    low = at.floor()
+    share = at - low
+    return [
+        (one.clamp(0, length - 1).to(torch.int32), part.mul_((one >= 0).logical_and_(one < length)))
+        for one, part in ((low, 1 - share), (low + 1, share))
+    ]
 
 
 def reduced(ldr: Tensor) -> Tensor:
