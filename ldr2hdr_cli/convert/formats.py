@@ -9,7 +9,7 @@ import numpy as np
 
 from ldr2hdr_cli.convert.rendering import rendering_of, written_primaries
 from ldr2hdr_cli.convert.worklist import Work
-from ldr2hdr_cli.media.colour import SRGB_CURVE, conversion
+from ldr2hdr_cli.media.colour import conversion
 from ldr2hdr_cli.media.display_light import DisplayLight, to_rec2020
 from ldr2hdr_cli.media.source_info import SourceInfo
 from ldr2hdr_cli.options import ConvertOptions
@@ -28,10 +28,8 @@ def write_shown(
         from ldr2hdr_cli.media.ultrahdr import write_ultrahdr
 
         source, ldr = work.item.input.path, work.frame.pixels
-        encoding = info.encoding if info.kind == "still" else SRGB_CURVE  # as JPEGs without a profile are seen
-        write_ultrahdr(
-            path, linear, source, attributes, ldr=ldr, light=light, encoding=encoding, quality=options.quality
-        )
+        how: dict[str, Any] = {"light": light, "encoding": info.encoding, "chromaticities": info.chromaticities}
+        write_ultrahdr(path, linear, source, attributes, ldr=ldr, quality=options.quality, **how)
         return
     from ldr2hdr_cli.media.avif import write_avif
 

@@ -76,6 +76,10 @@ def plan(inputs: Inputs, output: Path, options: ConvertOptions) -> tuple[list[jo
         raise Ldr2hdrError("--fps is for numbered sequences such as plate.%04d.png, but none is given: leave it out.")
     if set(options.format.split(",")) & set(SHOWN):
         DisplayLight(options.white, options.peak)  # refused now, and not for every picture
+    if options.fps and options.films:
+        raise Ldr2hdrError(
+            f"--format {options.films[0]} makes films of clips alone, not of numbered sequences: omit it, or --fps."
+        )
     if not options.pictures and (still := next((one for one in found if one.kind == "still"), None)):
         raise Ldr2hdrError(
             f"{still.path} is a picture, and --format {options.format} is for clips: add ultrahdr or exr."

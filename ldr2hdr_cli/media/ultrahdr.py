@@ -20,11 +20,12 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ldr2hdr_cli.media.colour import REC709, Chromaticities, conversion
 from ldr2hdr_cli.media.display_light import DisplayLight
 from ldr2hdr_cli.media.exr import PREFIX
 from model.atomic import write_atomically
 from model.errors import Ldr2hdrError
-from model.exposure import Encoding, linearise
+from model.exposure import Encoding, encode, linearise
 
 OFFSET = Fraction(1, 64)  # added to both pictures before they are divided, so that black has a gain; Ultra HDR v1.1
 _ISO = b"urn:iso:std:iso:ts:21496:-1\0"
@@ -40,7 +41,6 @@ _SPACES = {
 }
 _SOI, _EOI, _SOS, _APP0, _APP1, _APP2, _COM = 0xD8, 0xD9, 0xDA, 0xE0, 0xE1, 0xE2, 0xFE
 _ORIENTATION = 0x0112
-_RGB = ("RGB", "RGBA", "P")
 _BARE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
 
 
@@ -67,23 +67,32 @@ def write_ultrahdr(
     ldr: np.ndarray | None = None,
     light: DisplayLight = DisplayLight(),
     encoding: Encoding = Encoding("srgb"),
-    matrix: np.ndarray | None = None,
+    chromaticities: Chromaticities = REC709,
     quality: int = 95,
 ) -> None:
     """Write a photograph and its reconstruction as one Ultra HDR JPEG, atomically.
 
     pixels: H×W×3 float32, linear, LDR white = 1.0, upright. source: a JPEG, whose bytes become the base picture, EXIF
     and ICC profile with it; what stood behind its end, and an earlier gain map, is left out. Another picture, or one in
-    grey, becomes a JPEG first, of `ldr`, H×W×3 in [0, 1], upright. attributes: those under our prefix are kept as a
-    comment. encoding: how a display reads the base's codes. matrix: from the primaries of `pixels` to those of the
-    base, where they differ. quality: of the map's JPEG, 1 to 100.
+    grey, becomes a JPEG in sRGB first, of `ldr`, H×W×3 in [0, 1], upright. attributes: those under our prefix are kept
+    as a comment. encoding, chromaticities: of source, `ldr` and `pixels`. quality: of the map's JPEG, 1 to 100.
 
     The gain is that from the decoded base to `light`'s picture, white taken as 1. Raises Ldr2hdrError for a source that
     cannot be a base, and where the file cannot be written.
     """
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
         raise ValueError(f"pixels must be H×W×3, not {pixels.shape}")
-    base, seen, orientation = _base(source, ldr)
+    own, kept = _own_base(source)
+    matrix = None
+    if own is not None:
+        base, seen, orientation = own
+    elif ldr is not None:
+        matrix = np.array(conversion(chromaticities, REC709) or np.eye(3))
+        linear = light.nits(linearise(ldr, encoding.transfer, encoding.gamma), matrix) / np.float32(light.white)
+        base, seen, orientation = _made_base(encode(np.minimum(linear, 1), "srgb"), kept)
+        encoding = Encoding("srgb")
+    else:
+        raise ValueError(f"{source} is not a JPEG in colour, so ldr must be given")
     shown = _as_stored(light.nits(pixels, matrix) / np.float32(light.white), orientation)
     if shown.shape != seen.shape:
         raise Ldr2hdrError(f"{source} has {seen.shape[1]}×{seen.shape[0]} pixels, its result has another size.")
@@ -124,30 +133,33 @@ def container(base: bytes, made: GainMap, quality: int, comment: bytes = b"") ->
     return before + index + b"".join(rest) + base[head[-1][2] : end] + second
 
 
-def _base(source: Path, ldr: np.ndarray | None) -> tuple[bytes, np.ndarray, int]:
-    """The base's bytes; what its decoders see, float32 H×W×3 in [0, 1], as stored; and the EXIF orientation.
+_Base = tuple[bytes, np.ndarray, int]
+"""A JPEG; what its decoders see, float32 H×W×3 in [0, 1], as stored; and its EXIF orientation."""
 
-    A JPEG in colour is taken as it is; Android's decoder puts a map on no other.
-    """
+
+def _own_base(source: Path) -> tuple[_Base | None, Image.Exif | None]:
+    """The source itself where it is a JPEG in colour, since Android's decoder puts a map on no other; and its EXIF."""
     try:
         with source.open("rb") as file:
             data = file.read() if file.read(3) == b"\xff\xd8\xff" and not file.seek(0) else b""
-        kept: dict[str, Any] = {}
         with contextlib.suppress(UnidentifiedImageError), Image.open(source) as image:  # a clip is not Pillow's
             exif = image.getexif()
             if data and image.mode == "RGB":
                 _end(data)
-                return data, np.asarray(image).astype(np.float32) / 255, int(exif.get(_ORIENTATION, 1))
-            exif.pop(_ORIENTATION, None)  # it is applied to `ldr`
-            kept = {"exif": exif, "icc_profile": image.info.get("icc_profile") if image.mode in _RGB else None}
+                return (data, np.asarray(image).astype(np.float32) / 255, int(exif.get(_ORIENTATION, 1))), exif
+            return None, exif
     except (OSError, SyntaxError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise Ldr2hdrError(f"{source} cannot be the base of an Ultra HDR JPEG ({why}); use --format avif.") from None
-    if ldr is None:
-        raise ValueError(f"{source} is not a JPEG in colour, so ldr must be given")
-    codes = np.rint(np.clip(ldr, 0, 1) * 255).astype(np.uint8)
+    return None, None
+
+
+def _made_base(srgb: np.ndarray, exif: Image.Exif | None) -> _Base:
+    if exif is not None:
+        exif.pop(_ORIENTATION, None)  # it is applied to the pixels
     encoded = io.BytesIO()
-    Image.fromarray(codes).save(encoded, "JPEG", quality=97, subsampling=0, **kept)
+    codes = np.rint(srgb * 255).clip(0, 255).astype(np.uint8)
+    Image.fromarray(codes).save(encoded, "JPEG", quality=97, subsampling=0, **({"exif": exif} if exif else {}))
     with Image.open(encoded) as image:
         return encoded.getvalue(), np.asarray(image).astype(np.float32) / 255, 1
 

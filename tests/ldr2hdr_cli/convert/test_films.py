@@ -224,6 +224,9 @@ def test_photographs_are_no_films(tmp_path):
     ):
         next(iter(convert(tmp_path / "photo.jpg", tmp_path / "out", options(format="hdr10"))))
     assert len(events(tmp_path / "photo.jpg", tmp_path / "out", Done, format="exr,hdr10")) == 1
+    (tmp_path / "photo.jpg").rename(tmp_path / "plate.0001.jpg")
+    with pytest.raises(Ldr2hdrError, match="--format hdr10 makes films of clips alone, not of numbered sequences"):
+        next(iter(convert(tmp_path / "plate.%04d.jpg", tmp_path / "out", options(format="exr,hdr10", fps="25"))))
 
 
 def test_segments_are_as_long_as_the_filters_blocks():

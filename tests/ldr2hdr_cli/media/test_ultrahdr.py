@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, ImageCms, MpoImagePlugin
 
 from ldr2hdr_cli.media import ultrahdr
+from ldr2hdr_cli.media.colour import P3D65, REC709, conversion
 from ldr2hdr_cli.media.display_light import DisplayLight
 from ldr2hdr_cli.media.ultrahdr import gain_map, write_ultrahdr
 from model.errors import Ldr2hdrError
@@ -140,14 +141,20 @@ def test_earlier_gain_map_and_what_follows_the_picture_are_replaced(photo, tmp_p
     np.testing.assert_array_equal(seen(data), seen((tmp_path / "again.jpg").read_bytes()))
 
 
-def test_png_becomes_a_base_with_its_profile(photo, tmp_path):
+@pytest.mark.parametrize("chromaticities", [REC709, P3D65])
+def test_png_becomes_a_base_in_srgb(photo, tmp_path, chromaticities):
     source, out = photo("photo.png"), tmp_path / "out.jpg"
     ldr = np.asarray(Image.open(source)).astype(np.float32) / 255
-    hdr = lit(source)
-    write_ultrahdr(out, hdr, source, ldr=ldr, quality=100)
-    assert Image.open(out).info["icc_profile"] == Image.open(source).info["icc_profile"]
-    assert np.abs(np.asarray(Image.open(out)) / 255.0 - ldr).max() < 0.03
-    np.testing.assert_allclose(seen(out.read_bytes())[:, 48:], DisplayLight().nits(hdr)[:, 48:] / 203, rtol=0.03)
+    hdr, matrix = lit(source), np.array(conversion(chromaticities, REC709) or np.eye(3))
+    write_ultrahdr(out, hdr, source, ldr=ldr, chromaticities=chromaticities, quality=100)
+    with Image.open(out) as base:
+        assert "icc_profile" not in base.info
+        assert base.getexif()[0x010F] == "Camera"
+        expected = encode((linearise(ldr, "srgb") @ matrix.T.astype(np.float32)).clip(0, 1), "srgb")
+        assert np.abs(np.asarray(base) / 255.0 - expected).max() < 0.03
+    np.testing.assert_allclose(
+        seen(out.read_bytes())[:, 48:], DisplayLight().nits(hdr, matrix)[:, 48:] / 203, rtol=0.03
+    )
 
 
 def test_black_and_grey_pictures(tmp_path):
