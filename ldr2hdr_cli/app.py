@@ -70,7 +70,7 @@ def convert(
 
     [bold]ldr2hdr convert photos/ -o exr/[/]   every picture of a directory
 
-    [bold]ldr2hdr convert clip.mov -o exr/ --frames 100-250 --transfer bt709[/]   a range of a clip, for a compositor
+    [bold]ldr2hdr convert clip.mov -o exr/ --frames 100-250[/]   a range of a clip, for a compositor
 
     [bold]ldr2hdr convert plate.%04d.png -o exr/ --preview[/]   a numbered sequence, with pictures to look at
 
