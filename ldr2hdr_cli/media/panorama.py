@@ -9,8 +9,8 @@ import numpy as np
 from ldr2hdr_cli.media.source_info import SourceInfo
 
 SMALLEST = 512  # pixels of width: a smaller one is an icon, and its views would show the network nothing
-# How far what meets in a panorama may differ, against what need not. Of 177 panoramas, 173 keep to both; of 1,089
-# photographs cut to 2:1, nine, nearly all of them things on a plain ground.
+# How far what meets in a panorama may differ, against what need not. Of 177 panoramas, exposed
+# so that 5 % clip, 169 keep to both; of 1,089 photographs cut to 2:1, 13, nearly all of them things on a plain ground.
 _SEAM, _POLES = 0.4, 0.7
 
 
