@@ -185,10 +185,11 @@ def _prefetch(source: Iterator[Any], stop: threading.Event, budget: _PixelBudget
 
 def _timed(source: Iterator[Any]) -> Iterator[Any]:
     """The same; each frame knows how long it took to read."""
-    began = perf_counter()
+    seconds, began = 0.0, perf_counter()
     for thing in source:
-        if isinstance(thing, Work):
-            thing.spent.read = perf_counter() - began
+        seconds += perf_counter() - began
+        if isinstance(thing, Work):  # notes on what was found while it was read come first
+            thing.spent.read, seconds = seconds, 0.0
         yield thing
         began = perf_counter()
 
