@@ -1,0 +1,175 @@
+"""Asks the published HDR-VDP-3 in Octave for the qualities that the tests hold, and times both.
+
+    python benchmarks/hdrvdp_octave.py HDRVDP307            Octave's Q and Q_JOD of every pair, beside ours
+    python benchmarks/hdrvdp_octave.py HDRVDP307 --time     seconds a megapixel, Octave and ours in turn
+
+HDRVDP307 is a checkout of hdrvdp-3.0.7 (libjxl/codec-comparison has it). Needs `octave-cli` with its packages
+image and statistics. The pairs are made here and nowhere else: the tests load this file.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+WHITE = 100.0  # cd/m², of the examples' white
+SIZES = ((512, 384), (1024, 768), (1920, 1080))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """test, reference: cd/m², H×W luminance or H×W×3 linear BT.709."""
+
+    test: np.ndarray
+    reference: np.ndarray
+    pixels_per_degree: float
+
+
+def pairs() -> dict[str, Pair]:
+    """Every pair by its name, the same to the last bits on every machine."""
+    return {**_luminance_pairs(), **_colour_pairs()}
+
+
+def _luminance_pairs() -> dict[str, Pair]:
+    height, width = 128, 192
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    noise = _noise((height, width))
+    ramp = np.tile(np.logspace(-1, 3, height)[:, None], (1, width))
+    night = np.tile(np.logspace(-3.5, 0, width), (height, 1))
+    rings = 50 * (1 + 0.8 * np.cos(((x - 90) ** 2 + (y - 60) ** 2) / 400))
+    lamp = 2 + 4000 * np.exp(-((x - 60) ** 2 + (y - 40) ** 2) / 50)
+    spot = rings.copy()
+    spot[50:70, 100:130] *= 1.5
+    odd = rings[:97, :151] + 5
+    return {
+        "identical": Pair(rings, rings, 63.6),
+        "ramp, 5 % noise": Pair(ramp * (1 + 0.1 * (noise - 0.5)), ramp, 63.6),
+        "ramp, 60 % noise": Pair(ramp * (1 + 1.2 * (noise - 0.5)), ramp, 63.6),
+        "rings, blurred": Pair(_blurred(rings, 2.0), rings, 63.6),
+        "rings, brighter by 10 %": Pair(rings * 1.1, rings, 63.6),
+        "rings, one spot differs": Pair(spot, rings, 63.6),
+        "rings, 20 levels": Pair(np.round(rings / 5) * 5 + 1, rings + 1, 30.0),
+        "night, noise": Pair(night * (1 + 0.8 * (noise - 0.5)), night, 45.0),
+        "lamp, clipped at 100": Pair(np.minimum(lamp, 100.0), lamp, 63.6),
+        "odd size, few pixels a degree": Pair(odd * (1 + 0.2 * (noise[:97, :151] - 0.5)), odd, 20.0),
+        "upright, small": Pair(_blurred(rings[:60, :41], 1.0) + 1, rings[:60, :41] + 1, 63.6),
+    }
+
+
+def _colour_pairs() -> dict[str, Pair]:
+    dandelion, mountain, sunset = (_example(name) for name in ("dandelion", "mountain", "sunset"))
+    noise = np.stack([_noise(mountain.shape[:2], seed) for seed in (1, 2, 3)], axis=-1)
+    grey = mountain.mean(axis=2, keepdims=True)
+    bright = sunset * (1 + 30 * (sunset > 0.7 * WHITE))
+    return {
+        "dandelion, blurred": Pair(_blurred(dandelion, 1.5), dandelion, 63.6),
+        "dandelion, half as bright": Pair(dandelion * 0.5, dandelion, 63.6),
+        "mountain, noise": Pair(mountain * (1 + 0.3 * (noise - 0.5)), mountain, 63.6),
+        "mountain, greyer": Pair(0.5 * mountain + 0.5 * grey, mountain, 63.6),
+        "mountain, out of gamut": Pair(np.maximum(grey + 1.6 * (mountain - grey), 0.0), mountain, 40.0),
+        "sunset, clipped": Pair(np.minimum(bright, WHITE), bright, 63.6),
+        "sunset, highlights too dim": Pair(np.where(bright > WHITE, 0.4 * bright, bright), bright, 63.6),
+    }
+
+
+def _noise(shape: tuple[int, int], seed: float = 0.0) -> np.ndarray:
+    """0…1 by a formula, so that no random generator's version matters."""
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float64)
+    value = np.sin(12.9898 * x + 78.233 * y + 37.719 * seed) * 43758.5453
+    return value - np.floor(value)
+
+
+def _blurred(picture: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian, edges mirrored; H×W or H×W×3."""
+    radius = int(np.ceil(3 * sigma))
+    taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    for axis in (0, 1):
+        margin = [(radius, radius) if axis == a else (0, 0) for a in range(picture.ndim)]
+        padded = np.pad(picture, margin, mode="symmetric")
+        windows = np.lib.stride_tricks.sliding_window_view(padded, taps.size, axis=axis)
+        picture = windows @ (taps / taps.sum())
+    return picture
+
+
+def _example(name: str) -> np.ndarray:
+    """A picture of examples/ as it is shown at 100 cd/m² on a black of 0.1: 128×192×3, cd/m²."""
+    picture = np.asarray(Image.open(ROOT / "examples" / f"{name}.jpg").convert("RGB"), dtype=np.float64) / 255
+    step = min(picture.shape[0] // 128, picture.shape[1] // 192)
+    cut = picture[: 128 * step, : 192 * step].reshape(128, step, 192, step, 3).mean(axis=(1, 3))
+    return (WHITE - 0.1) * cut**2.2 + 0.1
+
+
+def octave(reference_checkout: Path, asked: list[Pair]) -> list[dict[str, float]]:
+    """Q, Q_JOD and the seconds of each pair, from the published code in one Octave process."""
+    with tempfile.TemporaryDirectory() as folder:
+        lines = [
+            "pkg load statistics image; warning('off', 'all');",
+            f"cd('{reference_checkout.resolve()}'); addpath(pwd, [pwd '/utils'], [pwd '/matlabPyrTools']);",
+        ]
+        for number, pair in enumerate(asked):
+            for role in ("test", "reference"):
+                getattr(pair, role).astype("<f8").ravel(order="F").tofile(f"{folder}/{number}.{role}")
+            shape = " ".join(str(side) for side in pair.test.shape)
+            encoding = "luminance" if pair.test.ndim == 2 else "rgb-bt.709"
+            lines += [
+                f"t = reshape(fread(fopen('{folder}/{number}.test'), Inf, 'double'), [{shape}]);",
+                f"r = reshape(fread(fopen('{folder}/{number}.reference'), Inf, 'double'), [{shape}]); tic;",
+                f"v = hdrvdp3('quality', t, r, '{encoding}', {pair.pixels_per_degree!r},"
+                " {'use_gpu', false, 'quiet', true});",
+                'printf(\'{"q": %.9f, "q_jod": %.9f, "seconds": %.3f}\\n\', v.Q, v.Q_JOD, toc); fclose("all");',
+            ]
+        script = Path(folder, "ask.m")
+        script.write_text("\n".join(lines))
+        done = subprocess.run(["octave-cli", "--norc", str(script)], capture_output=True, text=True)
+    answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    if len(answers) != len(asked):
+        raise SystemExit(f"Octave answered {len(answers)} of {len(asked)} pairs:\n{done.stderr}")
+    return answers
+
+
+def main() -> None:
+    from ldr2hdr_cli.evaluation.hdrvdp import hdrvdp3
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkout", type=Path, metavar="HDRVDP307")
+    parser.add_argument("--time", action="store_true", help="seconds a megapixel instead, Octave and ours in turn")
+    options = parser.parse_args()
+    if options.time:
+        compare_speed(options.checkout)
+        return
+    named = pairs()
+    answers = octave(options.checkout, list(named.values()))
+    for (name, pair), answer in zip(named.items(), answers, strict=True):
+        ours = hdrvdp3(pair.test, pair.reference, pair.pixels_per_degree)
+        print(f'"{name}": ({answer["q"]}, {answer["q_jod"]}),  # ours {ours.q:.6f}, {ours.q_jod:.6f}', flush=True)
+
+
+def compare_speed(checkout: Path, rounds: int = 3) -> None:
+    """Medians over rounds in which Octave and we take turns; what starts Octave is not counted."""
+    from ldr2hdr_cli.evaluation.hdrvdp import hdrvdp3
+
+    for width, height in SIZES:
+        reference = 100 * _noise((height, width))[..., None] ** np.array([2.0, 2.2, 2.4]) + 0.1
+        pair = Pair(reference * (0.9 + 0.2 * _noise((height, width), 1)[..., None]), reference, 63.6)
+        seconds: dict[str, list[float]] = {"Octave": [], "ours": []}
+        for _ in range(rounds):
+            seconds["Octave"].append(octave(checkout, [pair])[0]["seconds"])
+            start = time.perf_counter()
+            hdrvdp3(pair.test, pair.reference, pair.pixels_per_degree)
+            seconds["ours"].append(time.perf_counter() - start)
+        per_megapixel = {name: np.median(values) / (width * height / 1e6) for name, values in seconds.items()}
+        shown = ", ".join(f"{name} {value:.2f} s" for name, value in per_megapixel.items())
+        load = os.getloadavg()[0]
+        print(f"{width}×{height}, a megapixel: {shown} ({os.cpu_count()} cores, load {load:.1f})", flush=True)
+
+
+if __name__ == "__main__":
+    main()
