@@ -1,15 +1,21 @@
-"""Asks the published HDR-VDP-3 in Octave for the qualities that the tests hold, and times both.
+"""Asks the published HDR-VDP in Octave for the qualities that the tests hold, and times both.
 
-    python benchmarks/hdrvdp_octave.py HDRVDP307            Octave's Q and Q_JOD of every pair, beside ours
-    python benchmarks/hdrvdp_octave.py HDRVDP307 --time     seconds a megapixel, Octave and ours in turn
+    python benchmarks/hdrvdp_octave.py HDRVDP307 [HDRVDP22]    Octave's Q of every pair, beside ours
+    python benchmarks/hdrvdp_octave.py HDRVDP307 --time        seconds a megapixel of version 3, Octave and ours in turn
 
-HDRVDP307 is a checkout of hdrvdp-3.0.7 (libjxl/codec-comparison has it). Needs `octave-cli` with its packages
-image and statistics. The pairs are made here and nowhere else: the tests load this file.
+HDRVDP307 and HDRVDP22 are checkouts of hdrvdp-3.0.7 (libjxl/codec-comparison has it) and hdrvdp-2.2.0. Needs
+`octave-cli` with its packages image and statistics. The pairs are made here and nowhere else: the tests load this
+file.
+
+Version 2.2.0 runs in Octave without its compiled files and without ifft2's argument "symmetric", which Octave does
+not have. Its Q is the mean over bands of w·log(error + 1e-12); versions 2.2.1 and 2.2.2 have the same errors, and
+Q = 100 − Σ w·(log(error + 1e-12) − log 1e-12), which is what is printed: computed from 2.2.0's Q and the weights.
+(It was checked on errors and Q that others published from 2.2.2: imazen/zenmetrics, crates/hdrvdp/validation.)
 """
 
 import argparse
-import json
 import os
+import shutil
 import subprocess
 import tempfile
 import time
@@ -107,49 +113,86 @@ def _example(name: str) -> np.ndarray:
     return (WHITE - 0.1) * cut**2.2 + 0.1
 
 
-def octave(reference_checkout: Path, asked: list[Pair]) -> list[dict[str, float]]:
-    """Q, Q_JOD and the seconds of each pair, from the published code in one Octave process."""
+def version3(checkout: Path, asked: list[Pair]) -> list[dict[str, float]]:
+    """ "q", "q_jod" and "seconds" of each pair, from the published code in one Octave process."""
+    call = "v = hdrvdp3('quality', t, r, e, p, {'use_gpu', false, 'quiet', true}); q = [v.Q, v.Q_JOD];"
+    paths = [checkout, checkout / "utils", checkout / "matlabPyrTools"]
+    return [{"q": q, "q_jod": jod, "seconds": s} for q, jod, s in _octave(paths, call, asked)]
+
+
+def version2(checkout: Path, asked: list[Pair]) -> list[float]:
+    """Q of versions 2.2.1 and 2.2.2 for each pair, from version 2.2.0."""
     with tempfile.TemporaryDirectory() as folder:
-        lines = [
-            "pkg load statistics image; warning('off', 'all');",
-            f"cd('{reference_checkout.resolve()}'); addpath(pwd, [pwd '/utils'], [pwd '/matlabPyrTools']);",
-        ]
+        copy = Path(folder, "hdrvdp")
+        shutil.copytree(checkout, copy, ignore=shutil.ignore_patterns("*.mex*"))
+        for name in ("fast_conv_fft.m", "fast_gauss.m"):
+            code = (copy / name).read_text(encoding="latin-1").replace(", 'symmetric' )", " )")
+            (copy / name).write_text(code, encoding="latin-1")
+        paths = [copy, copy / "matlabPyrTools_1.4_fixed"]
+        found = _octave(paths, "v = hdrvdp(t, r, e, p); q = [v.Q, 0];", asked)
+    return [_scaled(q, pair) for (q, _, _), pair in zip(found, asked, strict=True)]
+
+
+def _scaled(q: float, pair: Pair) -> float:
+    levels = int(np.log2(min(pair.test.shape[:2]) / 17)) + 1
+    bands = [0, *np.repeat(np.arange(1, levels + 1), 4), levels + 1]
+    frequencies = pair.pixels_per_degree / 2.0 ** (np.array(bands) + 1)
+    known = (0.2344, 0.4688, 0.9375, 1.875, 3.75, 7.5, 15.0)
+    weights = np.interp(frequencies, known, (0.0002, 0.0003, 0.0003, 0.0398, 0.2690, 0.2142, 0.2832))
+    return float(100 - (q * len(bands) - weights.sum() * np.log(1e-12)))
+
+
+def _octave(paths: list[Path], call: str, asked: list[Pair]) -> list[list[float]]:
+    """Two numbers and the seconds of each pair. `call` makes q of test t, reference r, encoding e, pixels a degree p."""
+    with tempfile.TemporaryDirectory() as folder:
+        lines = ["pkg load statistics image; warning('off', 'all');", f"cd('{paths[0].resolve()}');"]
+        lines += [f"addpath('{path.resolve()}');" for path in paths]
         for number, pair in enumerate(asked):
-            for role in ("test", "reference"):
-                getattr(pair, role).astype("<f8").ravel(order="F").tofile(f"{folder}/{number}.{role}")
-            shape = " ".join(str(side) for side in pair.test.shape)
+            for variable, picture in (("t", pair.test), ("r", pair.reference)):
+                file = f"{folder}/{number}.{variable}"
+                picture.astype("<f8").ravel(order="F").tofile(file)
+                shape = " ".join(str(side) for side in picture.shape)
+                lines.append(f"{variable} = reshape(fread(fopen('{file}'), Inf, 'double'), [{shape}]);")
             encoding = "luminance" if pair.test.ndim == 2 else "rgb-bt.709"
-            lines += [
-                f"t = reshape(fread(fopen('{folder}/{number}.test'), Inf, 'double'), [{shape}]);",
-                f"r = reshape(fread(fopen('{folder}/{number}.reference'), Inf, 'double'), [{shape}]); tic;",
-                f"v = hdrvdp3('quality', t, r, '{encoding}', {pair.pixels_per_degree!r},"
-                " {'use_gpu', false, 'quiet', true});",
-                'printf(\'{"q": %.9f, "q_jod": %.9f, "seconds": %.3f}\\n\', v.Q, v.Q_JOD, toc); fclose("all");',
-            ]
+            lines.append(f"e = '{encoding}'; p = {pair.pixels_per_degree!r}; tic; {call}")
+            lines.append("printf('\\nanswer %.9f %.9f %.3f\\n', q, toc); fclose('all');")
         script = Path(folder, "ask.m")
         script.write_text("\n".join(lines))
         done = subprocess.run(["octave-cli", "--norc", str(script)], capture_output=True, text=True)
-    answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    answers = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("answer")]
     if len(answers) != len(asked):
         raise SystemExit(f"Octave answered {len(answers)} of {len(asked)} pairs:\n{done.stderr}")
-    return answers
+    return [[float(value) for value in answer] for answer in answers]
 
 
 def main() -> None:
-    from ldr2hdr_cli.evaluation.hdrvdp import hdrvdp3
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkout", type=Path, metavar="HDRVDP307")
+    parser.add_argument("version3", type=Path, metavar="HDRVDP307")
+    parser.add_argument("version2", type=Path, metavar="HDRVDP22", nargs="?")
     parser.add_argument("--time", action="store_true", help="seconds a megapixel instead, Octave and ours in turn")
     options = parser.parse_args()
     if options.time:
-        compare_speed(options.checkout)
-        return
+        compare_speed(options.version3)
+    else:
+        compare_quality(options.version3, options.version2)
+
+
+def compare_quality(checkout3: Path, checkout2: Path | None) -> None:
+    from ldr2hdr_cli.evaluation.hdrvdp import hdrvdp2, hdrvdp3
+
     named = pairs()
-    answers = octave(options.checkout, list(named.values()))
-    for (name, pair), answer in zip(named.items(), answers, strict=True):
+    asked = list(named.values())
+    print("version 3: Octave's Q and Q_JOD, and how far ours is from them")
+    for (name, pair), answer in zip(named.items(), version3(checkout3, asked), strict=True):
         ours = hdrvdp3(pair.test, pair.reference, pair.pixels_per_degree)
-        print(f'"{name}": ({answer["q"]}, {answer["q_jod"]}),  # ours {ours.q:.6f}, {ours.q_jod:.6f}', flush=True)
+        off = max(abs(ours.q / answer["q"] - 1), abs(ours.q_jod / answer["q_jod"] - 1))
+        print(f'    "{name}": ({answer["q"]:.6f}, {answer["q_jod"]:.6f}),  # {off:.1e}')
+    if checkout2 is None:
+        return
+    print("version 2.2: Octave's Q, and how far ours is from it")
+    for (name, pair), q in zip(named.items(), version2(checkout2, asked), strict=True):
+        off = abs(hdrvdp2(pair.test, pair.reference, pair.pixels_per_degree) / q - 1)
+        print(f'    "{name}": {q:.6f},  # {off:.1e}')
 
 
 def compare_speed(checkout: Path, rounds: int = 3) -> None:
@@ -161,7 +204,7 @@ def compare_speed(checkout: Path, rounds: int = 3) -> None:
         pair = Pair(reference * (0.9 + 0.2 * _noise((height, width), 1)[..., None]), reference, 63.6)
         seconds: dict[str, list[float]] = {"Octave": [], "ours": []}
         for _ in range(rounds):
-            seconds["Octave"].append(octave(checkout, [pair])[0]["seconds"])
+            seconds["Octave"].append(version3(checkout, [pair])[0]["seconds"])
             start = time.perf_counter()
             hdrvdp3(pair.test, pair.reference, pair.pixels_per_degree)
             seconds["ours"].append(time.perf_counter() - start)

@@ -17,12 +17,23 @@ def frequencies(height: int, width: int, samples_per_degree: float, like: torch.
     return torch.hypot(vertical[:, None], horizontal)
 
 
-def filtered_mirrored(
-    picture: torch.Tensor, pixels_per_degree: float, transfer: Callable[[torch.Tensor], torch.Tensor]
+def filtered(
+    picture: torch.Tensor,
+    pixels_per_degree: float,
+    transfer: Callable[[torch.Tensor], torch.Tensor],
+    surround: float | None,
 ) -> torch.Tensor:
-    """`picture` with each frequency, in cycles a degree, times `transfer` of it; mirrored at its edges."""
-    padded = torch.cat([picture, picture.flip(-1)], dim=-1)
-    return _in_fourier_domain(torch.cat([padded, padded.flip(-2)], dim=-2), picture, pixels_per_degree, transfer)
+    """`picture` with each frequency, in cycles a degree, times `transfer` of it.
+
+    surround: value outside the picture, as far as its own size; None mirrors the picture.
+    """
+    height, width = picture.shape[-2:]
+    if surround is None:
+        padded = torch.cat([picture, picture.flip(-1)], dim=-1)
+        padded = torch.cat([padded, padded.flip(-2)], dim=-2)
+    else:
+        padded = F.pad(picture, (0, width, 0, height), value=surround)
+    return _in_fourier_domain(padded, picture, pixels_per_degree, transfer)
 
 
 def gaussian_blur(picture: torch.Tensor, sigma: float) -> torch.Tensor:
