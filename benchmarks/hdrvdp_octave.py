@@ -143,7 +143,7 @@ def _scaled(q: float, pair: Pair) -> float:
 
 
 def _octave(paths: list[Path], call: str, asked: list[Pair]) -> list[list[float]]:
-    """Two numbers and the seconds of each pair. `call` makes q of test t, reference r, encoding e, pixels a degree p."""
+    """Two numbers and the seconds of each pair. `call`: q of test t, reference r, encoding e, pixels a degree p."""
     with tempfile.TemporaryDirectory() as folder:
         lines = ["pkg load statistics image; warning('off', 'all');", f"cd('{paths[0].resolve()}');"]
         lines += [f"addpath('{path.resolve()}');" for path in paths]
