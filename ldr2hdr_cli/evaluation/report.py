@@ -26,6 +26,8 @@ SHOWN = (  # in the terminal and at the top of the page; the files hold all
     "mse_gamma",
     "pu21_ssim",
     "cvvdp_jod",
+    "hdrvdp3_q",
+    "hdrvdp2_q",
     "light_rmse_stops",
 )
 SHORT = {  # headings that fit a terminal of 80 columns
@@ -36,6 +38,8 @@ SHORT = {  # headings that fit a terminal of 80 columns
     "mse_gamma": "MSE γ",
     "pu21_ssim": "SSIM",
     "cvvdp_jod": "JOD",
+    "hdrvdp3_q": "VDP3",
+    "hdrvdp2_q": "VDP2",
     "light_rmse_stops": "light",
 }
 
