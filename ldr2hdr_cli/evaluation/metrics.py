@@ -124,6 +124,20 @@ def pu21_ssim(
     return _mean(similarity if region is None else similarity[_per_pixel(region)])
 
 
+def pu21_vsi(prediction: np.ndarray, truth: np.ndarray, peak: float = PEAK, white: float = WHITE) -> float:
+    """VSI of PU21-encoded R, G and B: 1 for equal pictures, less for others.
+
+    Hanji et al. 2022 ("Comparison of single image HDR reconstruction methods — the caveats of quality assessment")
+    recommend it, with PSNR and HDR-VDP-3, over SSIM. As in the authors' own implementation, VSI is given the PU21
+    units as they are, 256 for 100 cd/m², where other packages scale to 255. A whole-picture metric; NaN where a
+    picture has one.
+    """
+    from ldr2hdr_cli.evaluation.vsi import vsi
+
+    mine, wanted = (pu21_encode(_shown(_finite(p), peak, white)) for p in (prediction, truth))
+    return vsi(mine, wanted)
+
+
 def cvvdp_jod(
     prediction: np.ndarray, truth: np.ndarray, peak: float = PEAK, white: float = WHITE, device: str = "cpu"
 ) -> float:
@@ -234,6 +248,7 @@ def score(
         result["log_l1" + suffix] = log_l1(prediction, truth, region)
         result["pu21_psnr" + suffix] = pu21_psnr(prediction, truth, region, peak, white)
         result["pu21_ssim" + suffix] = _mean(similarity if region is None else similarity[region])
+    result["pu21_vsi"] = pu21_vsi(prediction, truth, peak, white)
     result["bias_stops_clipped"] = bias_stops(prediction, truth, area)
     result["chroma_error_clipped"] = chroma_error(prediction, truth, area)
     result["by_stops_above"] = by_stops_above(prediction, truth, clipped)

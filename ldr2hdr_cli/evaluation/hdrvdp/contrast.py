@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from ldr2hdr_cli.evaluation.hdrvdp.calibration import VISIBLE_DIFFERENCE, Calibration
 from ldr2hdr_cli.evaluation.hdrvdp.eye import LUMINANCE_RANGE
-from ldr2hdr_cli.evaluation.hdrvdp.sampling import interpolated, resized
+from ldr2hdr_cli.evaluation.sampling import interpolated, resized
 
 TABLE_SIZE = 256  # luminances for which contrast sensitivity is tabulated
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ldr2hdr_cli.evaluation.hdrvdp.calibration import OPTICS, Calibration
-from ldr2hdr_cli.evaluation.hdrvdp.sampling import filtered, interpolated
+from ldr2hdr_cli.evaluation.sampling import filtered, interpolated
 
 LUMINANCE_RANGE = (-5.0, 5.0)  # log10 cd/m², of every table over luminance
 TABLE_SIZE = 2048

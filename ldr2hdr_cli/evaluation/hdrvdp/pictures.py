@@ -27,6 +27,6 @@ def light_of(test: np.ndarray, reference: np.ndarray, device: str | torch.device
     shape = np.shape(test)
     if not (len(shape) == 2 or (len(shape) == 3 and shape[2] == 3)) or min(shape[:2]) < SMALLEST:
         raise ValueError(f"{shape} is neither H×W nor H×W×3 of at least {SMALLEST} a side")
-    pictures = (torch.as_tensor(np.asarray(p), dtype=torch.float64, device=device) for p in (test, reference))
+    pictures = (torch.from_numpy(np.array(p, dtype=np.float64)).to(device) for p in (test, reference))
     first, second = (p[None] if p.ndim == 2 else p.permute(2, 0, 1) for p in pictures)
     return first, second

@@ -24,7 +24,7 @@ from ldr2hdr_cli.evaluation.hdrvdp.eye import LUMINANCE_RANGE, achromatic_respon
 from ldr2hdr_cli.evaluation.hdrvdp.filters import oriented_filters
 from ldr2hdr_cli.evaluation.hdrvdp.pictures import angular_resolution, light_of
 from ldr2hdr_cli.evaluation.hdrvdp.pyramid import possible_levels, steerable_pyramid
-from ldr2hdr_cli.evaluation.hdrvdp.sampling import filtered, resized
+from ldr2hdr_cli.evaluation.sampling import filtered, resized
 
 
 def hdrvdp2(

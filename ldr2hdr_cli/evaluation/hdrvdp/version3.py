@@ -29,7 +29,7 @@ from ldr2hdr_cli.evaluation.hdrvdp.eye import (
 from ldr2hdr_cli.evaluation.hdrvdp.filters import isotropic_filters
 from ldr2hdr_cli.evaluation.hdrvdp.pictures import angular_resolution, light_of
 from ldr2hdr_cli.evaluation.hdrvdp.pyramid import possible_levels, steerable_pyramid
-from ldr2hdr_cli.evaluation.hdrvdp.sampling import frequencies, gaussian_blur, resized
+from ldr2hdr_cli.evaluation.sampling import frequencies, gaussian_blur, resized
 
 
 class Quality(NamedTuple):

@@ -85,6 +85,13 @@ def test_nearer_is_more_visible():
     assert near.q < hdrvdp3(pair.test, pair.reference).q
 
 
+def test_any_view_of_an_array_will_do():
+    pair = PAIRS["upright, small"]
+    turned = [np.stack([p] * 3, axis=-1).astype(np.float32)[::-1, ::-1, ::-1] for p in (pair.test, pair.reference)]
+    copies = [p.copy() for p in turned]
+    assert hdrvdp3(*turned) == hdrvdp3(*copies) and hdrvdp2(*turned) == hdrvdp2(*copies)
+
+
 def test_a_nan_is_seen():
     reference = np.full((20, 20), 50.0)
     broken = reference.copy()

@@ -1,11 +1,13 @@
-"""Resampling, blurring and table look-up, as the metric needs them: on tensors H×W or …×H×W, any device."""
+"""Resampling, blurring and table look-up, as HDR-VDP and VSI need them: on tensors …×H×W, any device."""
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch.nn import functional as F
 
+Kernel = Callable[[torch.Tensor], torch.Tensor]
 SMALLEST_FFT_BLUR = 4.3  # σ in pixels, from which the metric blurs in the Fourier domain, whose edges differ
 
 
@@ -67,27 +69,27 @@ def _blurred_in_space(picture: torch.Tensor, sigma: float) -> torch.Tensor:
     return F.conv2d(F.conv2d(padded, taps[None, None, None]), taps[None, None, :, None])[0, 0]
 
 
-def resized(picture: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """…×H×W → …×size, cubic (Keys 1981, a = −½), widened where it shrinks, mirrored at the edges."""
+def resized(picture: torch.Tensor, size: tuple[int, int], kernel: Literal["linear", "cubic"] = "cubic") -> torch.Tensor:
+    """…×H×W → …×size, mirrored at the edges. The kernel is widened where it shrinks; cubic: Keys 1981, a = −½."""
     for axis, wanted in zip((-1, -2), reversed(size), strict=True):
-        picture = _resized_along(picture, axis, wanted)
+        picture = _resized_along(picture, axis, wanted, *KERNELS[kernel])
     return picture
 
 
-def _resized_along(picture: torch.Tensor, axis: int, wanted: int) -> torch.Tensor:
+def _resized_along(picture: torch.Tensor, axis: int, wanted: int, kernel: Kernel, radius: int) -> torch.Tensor:
     given = picture.shape[axis]
     if given == wanted:
         return picture
     scale = wanted / given
     narrow = min(scale, 1.0)
     centre = (torch.arange(wanted, dtype=torch.float64, device=picture.device) + 0.5) / scale - 0.5
-    reach = math.ceil(2 / narrow)
+    reach = math.ceil(radius / narrow)
     first = centre.floor().long()
     shape = [wanted if axis % picture.ndim == dim else 1 for dim in range(picture.ndim)]
     result: torch.Tensor | None = None
     for offset in range(1 - reach, reach + 1):
         source = first + offset
-        weight = (narrow * _cubic((source - centre) * narrow)).to(picture.dtype).view(shape)
+        weight = (narrow * kernel((source - centre) * narrow)).to(picture.dtype).view(shape)
         tap = picture.index_select(axis, _mirrored(source, given)) * weight
         result = tap if result is None else result.add_(tap)
     assert result is not None
@@ -98,6 +100,13 @@ def _cubic(distance: torch.Tensor) -> torch.Tensor:
     x = distance.abs()
     near, far = (1.5 * x - 2.5) * x * x + 1, ((2.5 - 0.5 * x) * x - 4) * x + 2
     return torch.where(x <= 1, near, torch.where(x <= 2, far, 0.0))
+
+
+def _linear(distance: torch.Tensor) -> torch.Tensor:
+    return (1 - distance.abs()).clamp(min=0)
+
+
+KERNELS: dict[str, tuple[Kernel, int]] = {"linear": (_linear, 1), "cubic": (_cubic, 2)}  # and their radius
 
 
 def _mirrored(index: torch.Tensor, length: int) -> torch.Tensor:
