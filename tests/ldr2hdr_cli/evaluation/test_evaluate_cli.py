@@ -225,7 +225,8 @@ def test_options_come_from_a_file_then_variables_then_flags(hdr: Path, weights: 
     assert json.loads((out / "results.json").read_text())["settings"] == {
         "hdr": str(hdr), "pairs": None, "photos": None, "panorama": False,
         "share": "8", "mild": False, "seed": 0, "size": 48, "views": 1, "jpeg": 90,
-        "fit_curve": False, "peak": 4000.0, "white": 100.0, "methods": ["clip", "landis2002", "tiny"],
+        "fit_curve": False, "pixels_per_degree": None, "peak": 4000.0, "white": 100.0,
+            "methods": ["clip", "landis2002", "tiny"],
     }  # fmt: skip
     assert {row["level"] for row in rows_in(out)} == {"8.0"}
 
