@@ -10,7 +10,8 @@ file.
 Version 2.2.0 runs in Octave without its compiled files and without ifft2's argument "symmetric", which Octave does
 not have. Its Q is the mean over bands of w·log(error + 1e-12); versions 2.2.1 and 2.2.2 have the same errors, and
 Q = 100 − Σ w·(log(error + 1e-12) − log 1e-12), which is what is printed: computed from 2.2.0's Q and the weights.
-(It was checked on errors and Q that others published from 2.2.2: imazen/zenmetrics, crates/hdrvdp/validation.)
+(It was checked on errors and Q of luminance that others published from 2.2.2: imazen/zenmetrics,
+crates/hdrvdp/validation. For colour, the spectra are those of 2.2.0.)
 
 On 27 November 2026, with Octave 7.3.0 and its image package 2.14.0, the largest of 18 relative differences was
 8.3e-6 for version 3 (the heaviest noise; half of the pairs are under 2e-7) and 2.6e-6 for version 2.2; the values
