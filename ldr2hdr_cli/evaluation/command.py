@@ -47,7 +47,15 @@ def _evaluate_pictures(options: EvaluateOptions) -> None:
     if options.out is not None:
         make_folder(options.out)
     where = "cuda" if options.device.startswith("cuda") else "cpu"
-    scoring = Scoring(options.fit_curve, options.cvvdp, options.peak, options.white, where)
+    scoring = Scoring(
+        options.fit_curve,
+        options.cvvdp,
+        options.peak,
+        options.white,
+        where,
+        options.hdrvdp,
+        options.pixels_per_degree,
+    )
     results = compare(cases, methods, scoring, options.jobs or min(4, os.cpu_count() or 1))
     on_page = options.page_pictures if options.out is not None else 0
     scores = PictureScores.of(_watched(results, "pictures"), options.seed, on_page)

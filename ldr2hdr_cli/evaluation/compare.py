@@ -20,7 +20,7 @@ import numpy as np
 from ldr2hdr_cli.convert.operators import expand
 from ldr2hdr_cli.evaluation.alignment import align_scale, fit_curve
 from ldr2hdr_cli.evaluation.lights import light_rmse_stops
-from ldr2hdr_cli.evaluation.metrics import PEAK, WHITE, cvvdp_jod, score
+from ldr2hdr_cli.evaluation.metrics import PEAK, WHITE, cvvdp_jod, hdrvdp, score
 from ldr2hdr_cli.evaluation.protocol import Case, aligning_pixels
 from ldr2hdr_cli.media.pictures import read_hdr
 from ldr2hdr_cli.terminal import one_line
@@ -38,7 +38,8 @@ CURVE_PIXELS = 0.9  # display value of the brightest channel up to which a pixel
 class Scoring:
     """fit: also remove the camera curve. cvvdp: with ColorVideoVDP, which takes a second a picture on a CPU.
 
-    peak, white: of the imagined display, in cd/m². device: where ColorVideoVDP runs.
+    peak, white: of the imagined display, in cd/m². device: where ColorVideoVDP and HDR-VDP run. hdrvdp: with both
+    versions of HDR-VDP, at `pixels_per_degree` (None for their own).
     """
 
     fit: bool = False
@@ -46,6 +47,8 @@ class Scoring:
     peak: float = PEAK
     white: float = WHITE
     device: str = "cpu"
+    hdrvdp: bool = False
+    pixels_per_degree: float | None = None
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,9 @@ def _row(case: Case, method: str, picture: np.ndarray, scoring: Scoring) -> dict
     if scoring.cvvdp:
         with _CVVDP_LOCK:
             row["cvvdp_jod"] = cvvdp_jod(picture, case.truth, scoring.peak, scoring.white, scoring.device)
+    if scoring.hdrvdp:
+        display = (scoring.peak, scoring.white, scoring.pixels_per_degree)
+        row |= hdrvdp(picture, case.truth, *display, scoring.device)
     return row
 
 

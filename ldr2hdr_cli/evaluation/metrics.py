@@ -18,7 +18,7 @@ from model.errors import Ldr2hdrError
 
 PEAK = 4000.0  # cd/m², of the display that the perceptual metrics imagine
 WHITE = 100.0  # cd/m², the luminance that LDR white is shown at
-SMALLEST_CVVDP = 16  # pixels a side: its pyramid fails on less, so smaller pictures are continued at the edge
+SMALLEST = 16  # pixels a side: pyramids fail on less, so smaller pictures are continued at the edge
 PIXELS_PER_DEGREE = 60.0  # a 1080p screen seen from about three picture heights
 BINS = ((0.0, 0.5), (0.5, 1.0), (1.0, 2.0), (2.0, 4.0), (4.0, inf))  # stops of the truth above the clip level
 
@@ -124,6 +124,20 @@ def pu21_ssim(
     return _mean(similarity if region is None else similarity[_per_pixel(region)])
 
 
+def pu21_vsi(prediction: np.ndarray, truth: np.ndarray, peak: float = PEAK, white: float = WHITE) -> float:
+    """VSI of PU21-encoded R, G and B: 1 for equal pictures, less for others.
+
+    Hanji et al. 2022 ("Comparison of single image HDR reconstruction methods — the caveats of quality assessment")
+    recommend it, with PSNR and HDR-VDP-3, over SSIM. As in the authors' own implementation, VSI is given the PU21
+    units as they are, 256 for 100 cd/m², where other packages scale to 255. A whole-picture metric; NaN where a
+    picture has one.
+    """
+    from ldr2hdr_cli.evaluation.vsi import vsi
+
+    mine, wanted = (pu21_encode(_shown(_finite(p), peak, white)) for p in (prediction, truth))
+    return vsi(mine, wanted)
+
+
 def cvvdp_jod(
     prediction: np.ndarray, truth: np.ndarray, peak: float = PEAK, white: float = WHITE, device: str = "cpu"
 ) -> float:
@@ -139,13 +153,31 @@ def cvvdp_jod(
     metric = _cvvdp(float(peak), device)
     if np.isnan(prediction).any() or np.isnan(truth).any():
         return nan
-    height, width = truth.shape[:2]
-    margin = ((0, max(0, SMALLEST_CVVDP - height)), (0, max(0, SMALLEST_CVVDP - width)), (0, 0))
-    shown = (np.pad(_shown(_finite(p), peak, white), margin, mode="edge") for p in (prediction, truth))
-    pictures = [torch.from_numpy(p.astype(np.float32)) for p in shown]
+    pictures = [torch.from_numpy(_on_screen(p, peak, white).astype(np.float32)) for p in (prediction, truth)]
     with torch.inference_mode():
         jod, _ = metric.predict(*pictures, dim_order="HWC")
     return float(jod)
+
+
+def hdrvdp(
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    peak: float = PEAK,
+    white: float = WHITE,
+    pixels_per_degree: float | None = None,
+    device: str = "cpu",
+) -> dict[str, float]:
+    """HDR-VDP-3.0.7's `hdrvdp3_q` (10 is the best) and `hdrvdp3_jod`, and HDR-VDP-2.2's `hdrvdp2_q` (100 is).
+
+    Sources: `ldr2hdr_cli.evaluation.hdrvdp`, which agrees with the authors' own code. LDR white is shown at `white`
+    cd/m², clamped to `peak`; pixels_per_degree: None for a 24-inch 1080p screen seen from a metre. A whole-picture
+    metric. NaN where a picture has one.
+    """
+    from ldr2hdr_cli.evaluation.hdrvdp import hdrvdp2, hdrvdp3
+
+    mine, wanted = (_on_screen(p, peak, white) for p in (prediction, truth))
+    q, jod = hdrvdp3(mine, wanted, pixels_per_degree, device)
+    return {"hdrvdp3_q": q, "hdrvdp3_jod": jod, "hdrvdp2_q": hdrvdp2(mine, wanted, pixels_per_degree, device)}
 
 
 def by_stops_above(
@@ -216,6 +248,7 @@ def score(
         result["log_l1" + suffix] = log_l1(prediction, truth, region)
         result["pu21_psnr" + suffix] = pu21_psnr(prediction, truth, region, peak, white)
         result["pu21_ssim" + suffix] = _mean(similarity if region is None else similarity[region])
+    result["pu21_vsi"] = pu21_vsi(prediction, truth, peak, white)
     result["bias_stops_clipped"] = bias_stops(prediction, truth, area)
     result["chroma_error_clipped"] = chroma_error(prediction, truth, area)
     result["by_stops_above"] = by_stops_above(prediction, truth, clipped)
@@ -253,6 +286,13 @@ def _stops(prediction: np.ndarray, truth: np.ndarray, floor: float) -> np.ndarra
 def _shown(linear: np.ndarray, peak: float, white: float) -> np.ndarray:
     """Luminance in cd/m² on the imagined display."""
     return np.clip(linear * white, PU21_RANGE[0], peak)
+
+
+def _on_screen(picture: np.ndarray, peak: float, white: float) -> np.ndarray:
+    """`_shown`, of at least SMALLEST pixels a side."""
+    height, width = picture.shape[:2]
+    margin = ((0, max(0, SMALLEST - height)), (0, max(0, SMALLEST - width)), (0, 0))
+    return np.pad(_shown(_finite(picture), peak, white), margin, mode="edge")
 
 
 def _pu21_ssim_map(prediction: np.ndarray, truth: np.ndarray, peak: float, white: float) -> np.ndarray:

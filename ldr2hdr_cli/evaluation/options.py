@@ -125,9 +125,20 @@ class EvaluateOptions(Options):
         False, "Also remove the camera curve, by a monotone fit.", panel="Scores", decides=("pictures",)
     )
     cvvdp: bool = setting(True, "Score with ColorVideoVDP too; it is slow.", panel="Scores")
+    hdrvdp: bool = setting(
+        False, "Score with HDR-VDP-3 and HDR-VDP-2.2 too: seconds a megapixel for each method.", panel="Scores"
+    )
+    pixels_per_degree: float | None = setting(
+        None,
+        "For HDR-VDP; those of a 24-inch 1080p screen at 1 m, 63.5, unless given.",
+        panel="Scores",
+        low=2.0,
+        high=1000.0,
+        decides=("pictures",),
+    )
     peak: float = setting(
         4000.0,
-        "Peak of the display that PU21 and cvvdp assume, cd/m².",
+        "Peak of the display that PU21, cvvdp and HDR-VDP assume, cd/m².",
         panel="Scores",
         low=1.0,
         decides=("pictures", "clips"),

@@ -24,8 +24,10 @@ SHOWN = (  # in the terminal and at the top of the page; the files hold all
     "chroma_error_clipped",
     "pu21_psnr_clipped",
     "mse_gamma",
-    "pu21_ssim",
+    "pu21_vsi",
     "cvvdp_jod",
+    "hdrvdp3_q",
+    "hdrvdp2_q",
     "light_rmse_stops",
 )
 SHORT = {  # headings that fit a terminal of 80 columns
@@ -34,8 +36,10 @@ SHORT = {  # headings that fit a terminal of 80 columns
     "chroma_error_clipped": "Δu′v′",
     "pu21_psnr_clipped": "PSNR",
     "mse_gamma": "MSE γ",
-    "pu21_ssim": "SSIM",
+    "pu21_vsi": "VSI",
     "cvvdp_jod": "JOD",
+    "hdrvdp3_q": "VDP3",
+    "hdrvdp2_q": "VDP2",
     "light_rmse_stops": "light",
 }
 

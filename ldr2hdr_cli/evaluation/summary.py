@@ -51,7 +51,11 @@ METRICS = {
     "mse_gamma": Metric("MSE (γ)", "", -1, 3),
     "pu21_psnr": Metric("PU21-PSNR", "dB", 1, 2),
     "pu21_ssim": Metric("PU21-SSIM", "", 1, 3),
+    "pu21_vsi": Metric("PU21-VSI", "", 1, 3),
     "cvvdp_jod": Metric("ColorVideoVDP", "JOD", 1, 2),
+    "hdrvdp3_q": Metric("HDR-VDP-3", "Q", 1, 2),
+    "hdrvdp3_jod": Metric("HDR-VDP-3", "JOD", 1, 2),
+    "hdrvdp2_q": Metric("HDR-VDP-2.2", "Q", 1, 2),
     "light_rmse_stops": Metric("light on a diffuse sphere, RMSE", "stops", -1, 2),
 }
 

@@ -186,6 +186,22 @@ def test_misuse_is_one_sentence(hdr: Path, arguments: list[str], message: str) -
     assert message in str(result.exception) and "\n" not in str(result.exception)
 
 
+def test_hdrvdp_is_asked_for(hdr: Path, tmp_path: Path) -> None:
+    """Its columns are there with --hdrvdp only, and its distance from the screen decides them."""
+    rows = {}
+    for name, options in (("without", []), ("far", ["--hdrvdp"]), ("near", ["--hdrvdp", "--pixels-per-degree", "15"])):
+        out = tmp_path / name
+        result = run("--hdr", hdr, "--method", "clip", "--share", "8", "--no-mild", *SMALL, *options, "-o", out)
+        assert result.exit_code == 0, result.output
+        assert ("VDP3↑" in result.output) == ("VDP2↑" in result.output) == (name != "without")
+        rows[name] = rows_in(out)[0]
+    assert "hdrvdp3_q" not in rows["without"]
+    for key in ("hdrvdp3_q", "hdrvdp3_jod", "hdrvdp2_q"):
+        assert float(rows["near"][key]) != float(rows["far"][key])
+    document = json.loads((tmp_path / "near" / "results.json").read_text())
+    assert document["settings"]["pixels_per_degree"] == 15.0
+
+
 def test_every_operator_can_be_named() -> None:
     assert list(METHODS) == OPERATORS
 
@@ -209,7 +225,8 @@ def test_options_come_from_a_file_then_variables_then_flags(hdr: Path, weights: 
     assert json.loads((out / "results.json").read_text())["settings"] == {
         "hdr": str(hdr), "pairs": None, "photos": None, "panorama": False,
         "share": "8", "mild": False, "seed": 0, "size": 48, "views": 1, "jpeg": 90,
-        "fit_curve": False, "peak": 4000.0, "white": 100.0, "methods": ["clip", "landis2002", "tiny"],
+        "fit_curve": False, "pixels_per_degree": None, "peak": 4000.0, "white": 100.0,
+            "methods": ["clip", "landis2002", "tiny"],
     }  # fmt: skip
     assert {row["level"] for row in rows_in(out)} == {"8.0"}
 

@@ -302,3 +302,27 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
     picture = np.ones((16, 16, 3), np.float32)
     with pytest.raises(Ldr2hdrError, match=r'pip install "ldr2hdr\[evaluate\]"'):
         metrics.cvvdp_jod(picture, picture)
+
+
+def test_hdrvdp_of_equal_worse_and_tiny_pictures():
+    rng = np.random.default_rng(1)
+    truth = np.exp2(rng.normal(-2, 1.5, (48, 64, 3))).astype(np.float32)
+    slightly = truth * np.exp2(rng.normal(0, 0.2, truth.shape)).astype(np.float32)
+    badly = truth * np.exp2(rng.normal(0, 1.0, truth.shape)).astype(np.float32)
+    best, worse, worst = (metrics.hdrvdp(p, truth) for p in (truth, slightly, badly))
+    assert best == pytest.approx({"hdrvdp3_q": 10.0, "hdrvdp3_jod": 10.0, "hdrvdp2_q": 100.0})
+    assert all(best[key] > worse[key] > worst[key] for key in best)
+    badly[3, 4] = np.nan
+    assert all(math.isnan(value) for value in metrics.hdrvdp(badly, truth).values())
+    one = np.ones((1, 1, 3), np.float32)
+    assert metrics.hdrvdp(one, one) == pytest.approx(best)
+
+
+def test_hdrvdp_sees_what_the_display_shows():
+    truth = np.full((32, 32, 3), 0.5, np.float32)
+    truth[8:24, 8:24] = 20.0
+    brighter = (truth * np.where(truth > 1, 2, 1)).astype(np.float32)  # 2000 and 4000 cd/m²
+    assert metrics.hdrvdp(brighter, truth, peak=1000.0)["hdrvdp3_q"] == pytest.approx(10)
+    seen = metrics.hdrvdp(brighter, truth, peak=8000.0)
+    assert seen["hdrvdp3_q"] < 9.99
+    assert metrics.hdrvdp(brighter, truth, peak=8000.0, pixels_per_degree=20.0) != pytest.approx(seen, rel=1e-3)
