@@ -117,7 +117,7 @@ def test_a_message_is_told_while_the_frame_it_came_from_is_still_at_work(tmp_pat
         said.append(type(event).__name__)
         if isinstance(event, ldr2hdr.Message):
             told.set()
-    assert said == ["Started", "Message", "Done"] and answers == [True]
+    assert said == ["Started", "Note", "Message", "Done"] and answers == [True]
 
 
 def test_reconstruct_does_what_the_command_does_without_options(tmp_path):

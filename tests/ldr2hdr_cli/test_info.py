@@ -26,7 +26,10 @@ from model.masked_unet import MaskedUNet, NetworkConfig
 
 def attributes():
     return frame_attributes(
-        labels={"chromaticities": (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290)},
+        labels={
+            "chromaticities": (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290),
+            "colorInteropID": "lin_rec709_scene",
+        },
         frame_rate=Fraction(25),
         timecode="10:00:00:05",
         pixel_aspect=1.0,

@@ -322,8 +322,9 @@ def test_a_numbered_sequence_with_a_rate_is_a_clip(tmp_path, weights):
     clip = write_clip(tmp_path / "clip.mkv", pictures, pixels="bgr0", layout="rgb24")
     for number, picture in enumerate(pictures):
         Image.fromarray(picture).save(tmp_path / f"plate.{number:04d}.png")
-    convert(clip, "-o", tmp_path / "clip", "--weights", weights)
-    convert(tmp_path / "plate.%04d.png", "-o", tmp_path / "plates", "--weights", weights, "--fps", "24000/1001")
+    how = ("--weights", weights, "--transfer", "srgb")  # which a picture that names none is, and a clip is not
+    convert(clip, "-o", tmp_path / "clip", *how)
+    convert(tmp_path / "plate.%04d.png", "-o", tmp_path / "plates", *how, "--fps", "24000/1001")
     for number in range(5):
         expected, *_ = read_exr(tmp_path / "clip" / "clip" / f"clip.{number + 1:06d}.exr")
         found, _, attributes = read_exr(tmp_path / "plates" / f"plate.{number:04d}.exr")
@@ -331,9 +332,9 @@ def test_a_numbered_sequence_with_a_rate_is_a_clip(tmp_path, weights):
         assert attributes["framesPerSecond"] == Fraction(24000, 1001)
     # In two runs, and without what --frames leaves out.
     pattern = tmp_path / "plate.####.png"
-    convert(pattern, "-o", tmp_path / "again", "--weights", weights, "--fps", "24000/1001", "--frames", "3-4")
+    convert(pattern, "-o", tmp_path / "again", *how, "--fps", "24000/1001", "--frames", "3-4")
     assert sorted(checksums(tmp_path / "again")) == ["plate.0003.exr", "plate.0004.exr"]
-    convert(pattern, "-o", tmp_path / "again", "--weights", weights, "--fps", "24000/1001")
+    convert(pattern, "-o", tmp_path / "again", *how, "--fps", "24000/1001")
     assert checksums(tmp_path / "again") == checksums(tmp_path / "plates")
 
 
