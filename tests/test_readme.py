@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("photos/a.jpg", "photos/more/b.jpg", "archive/c.jpg", "panorama.jpg", "photographs/d.jpg"):
         write_picture(folder / name, rng)
     write_picture(folder / "photographs/e.jpg", rng)
-    frames = [np.full((32, 48, 3), 60 + number % 196, np.uint8) for number in range(260)]
+    frames = [np.full((64, 64, 3), 60 + number % 196, np.uint8) for number in range(260)]
     write_clip(folder / "clip.mov", frames, codec="mjpeg", pixels="yuvj420p", layout="rgb24")
     for scenes in ("panoramas", "truths"):
         (folder / scenes).mkdir()

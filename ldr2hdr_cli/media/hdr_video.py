@@ -31,6 +31,7 @@ from model.atomic import replace_atomically
 from model.errors import Ldr2hdrError
 
 SEGMENT = 96  # frames
+SMALLEST = 64  # pixels a side; libx265 ends the whole process over a smaller picture, a block of its own high
 KEY_INTERVAL = 48  # frames: how far a player seeks
 VideoFormat = Literal["hdr10", "hlg", "prores"]
 _BT2020, _PQ, _HLG, _NCL, _LIMITED = 9, 16, 18, 9, 1  # ITU-T H.273; the last by FFmpeg's count
@@ -157,6 +158,11 @@ def _stream(container: Any, first: Picture, settings: VideoSettings) -> Any:
         raise Ldr2hdrError(f"--codec {settings.encoder}: this FFmpeg has no such encoder; leave it out.") from None
     context = stream.codec_context
     stream.height, stream.width = first.planes[0].shape
+    if settings.format != "prores" and min(stream.height, stream.width) < SMALLEST:
+        raise Ldr2hdrError(
+            f"A film of {stream.width}×{stream.height} pixels cannot be encoded, since {settings.encoder} needs "
+            f"{SMALLEST} a side; leave {settings.format} out, or choose prores."
+        )
     formats = [one.name for one in context.codec.video_formats or []]
     stream.pix_fmt = settings.pixels if settings.pixels in formats else "p010le"  # of the hardware's encoders
     stream.time_base = context.time_base = 1 / settings.rate

@@ -233,3 +233,12 @@ def test_segments_are_as_long_as_the_filters_blocks():
     from ldr2hdr_cli.convert.temporal import BLOCK
 
     assert hdr_video.SEGMENT == BLOCK
+
+
+@pytest.mark.parametrize("size", [(32, 48), (96, 48)])
+def test_film_of_a_picture_too_small_for_its_encoder_is_one_sentence(clip, tmp_path, size):
+    """libx265 would end the whole process over it."""
+    small = clip("small.mkv", [np.full((*size, 3), 200, np.uint8)] * 3, codec="ffv1", pixels="bgr0", layout="rgb24")
+    (failed,) = events(small, tmp_path / "out", Failed, format="hdr10")
+    assert f"{size[1]}×{size[0]} pixels cannot be encoded" in failed.message and "needs 64 a side" in failed.message
+    assert not events(small, tmp_path / "out", Failed, format="prores")
