@@ -82,13 +82,17 @@ def in_rec709(light: np.ndarray, matrix: Matrix | None) -> np.ndarray:
 
 
 def _rolled_off(light: np.ndarray, white: float) -> np.ndarray:
-    """What is above `white` in its brightest channel brought below 1, all channels alike, so that its hue holds."""
+    """What is above `white` in its brightest channel brought below 1, all channels alike, so that its hue holds.
+
+    It fades to white with the square of the share that it lost: a sun would be darker than the clipped ring around it.
+    """
     peak = light.max(-1, keepdims=True)
     room = max(1 - white, 0)
     over = np.maximum(peak - white, 0)
     limit = white + over * room / (room + over) if room else np.minimum(peak, 1)
-    rolled: np.ndarray = np.where(peak > min(white, 1), light * (limit / np.maximum(peak, 1e-30)), light)
-    return rolled
+    kept = np.where(peak > min(white, 1), limit / np.maximum(peak, 1e-30), 1)
+    rolled: np.ndarray = light * kept
+    return rolled + (limit - rolled) * (1 - kept) ** 2
 
 
 def filmic(linear: np.ndarray) -> np.ndarray:

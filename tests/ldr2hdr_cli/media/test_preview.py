@@ -64,12 +64,13 @@ def test_at_0_stops_the_result_is_the_source_where_nothing_is_clipped(transfer, 
     assert (found[2][:, -1] > 255 * INVERSE[transfer](np.array(0.3))).all()
 
 
-def test_soft_tells_highlights_apart_and_keeps_their_colour():
+def test_soft_tells_highlights_apart_keeps_their_hue_and_fades_to_white():
     lamps = np.array([[[2, 1, 0.5], [8, 4, 2], [64, 32, 16], [1000, 500, 250]]], np.float32)
     for stops in (0, -2, -4):
         light = shown(lamps, stops, Encoding("gamma", 1.0))
-        np.testing.assert_allclose(light[..., 1:] / light[..., :1], np.broadcast_to([0.5, 0.25], (1, 4, 2)), rtol=1e-5)
-        assert light.max() <= 1
+        red, green, blue = light[0].T
+        np.testing.assert_allclose((red - green) / (red - blue), np.full(4, 0.5 / 0.75), rtol=1e-3)  # the hue
+        assert light.max() <= 1 and (np.diff(blue / red) > 0).all() and blue[-1] / red[-1] > 0.95
         if stops:
             assert (np.diff(light[0, :, 0]) > 0.01).all()  # clipped, the last three would be one
     ramp = np.linspace(0, 3, 3000, dtype=np.float32)[None, :, None].repeat(3, 2)
