@@ -26,6 +26,7 @@ from tests.conftest import write_clip
 from tests.ldr2hdr_cli.media.test_stills import profile, strange_curve, to_srgb, with_curve
 
 oiio = pytest.importorskip("OpenImageIO")
+pillow_heif = pytest.importorskip("pillow_heif")
 ocio = pytest.importorskip("PyOpenColorIO")
 
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "colour.md"
@@ -85,6 +86,24 @@ def still(**how: Any) -> Callable[[Path], np.ndarray]:
             return np.asarray(image.convert("RGB"), np.float64) / 255
 
     return make
+
+
+def heic(**how: Any) -> Callable[[Path], np.ndarray]:
+    """By libheif, without loss."""
+
+    def make(path: Path) -> np.ndarray:
+        image = Image.fromarray(patches())
+        image.info.update(how)
+        pillow_heif.from_pillow(image).save(path, quality=-1, chroma="444", matrix_coefficients=0)
+        return patches() / 255
+
+    return make
+
+
+def pq() -> Transform:
+    """SMPTE ST 2084 over 100 cd/m² as OpenColorIO has it, of light whose 1.0 is 203 cd/m² (ITU-R BT.2408)."""
+    curve = ocio.BuiltinTransform("CURVE - LINEAR_to_ST-2084")
+    return ocio.GroupTransform([ocio.MatrixTransform.Scale([2.03, 2.03, 2.03, 1.0]), curve])
 
 
 def exif(**tags: int) -> bytes:
@@ -209,6 +228,12 @@ KINDS = [
     Kind("PNG with alpha", "alpha.png", still(channels=4), SRGB_VIEW),
     Kind("WebP", "plain.webp", still(lossless=True), SRGB_VIEW),
     Kind("AVIF", "plain.avif", still(quality=95, subsampling="4:4:4"), SRGB_VIEW),
+    Kind("HEIC that names nothing", "bare.heic", heic(), SRGB_VIEW),
+    Kind("HEIC, Display P3 profile (phones)", "p3.heic", heic(icc_profile=with_p3(SRGB_ICC)), P3_VIEW),
+    Kind(
+        "PNG, cICP: BT.2100 PQ, with `--from-hdr`", "pq.png", chunks((b"cICP", bytes([9, 16, 0, 1]))), pq(),
+        {"from_hdr": True},
+    ),
     Kind(
         "MP4, H.264, BT.709", "hd.mp4",
         yuv(0.2126, 0.0722, tags=tags(1, 1, 1), **H264), CAMERA_VIEW,
