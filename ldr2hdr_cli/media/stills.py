@@ -89,7 +89,8 @@ def _plain(path: Path, start: bytes, max_pixels: int, header_only: bool, gain_ma
     with _opened(path, max_pixels) as image:
         info = _source_info(path, start, image)
         found = None
-        if image.format == "MPO" and gain_map != "ignore":
+        # Pillow calls it JPEG, and not MPO, where the XMP of the base says Ultra HDR.
+        if image.format in ("MPO", "JPEG") and b"MPF\0" in start and gain_map != "ignore":
             info, found = _found(info, lambda: in_jpeg(path.read_bytes(), image.getexif()))
         if found is not None:
             others = "; the first one is converted."
