@@ -1,0 +1,48 @@
+"""Options and kinds of sources that meet in one run."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ldr2hdr import ConvertOptions, convert
+from ldr2hdr_cli.convert.events import Done
+from ldr2hdr_cli.media.avif import write_avif
+from ldr2hdr_cli.media.exr import read_planes
+from ldr2hdr_cli.media.ultrahdr import write_ultrahdr
+
+
+def planes(source: Path, **options: object) -> dict[str, np.ndarray]:
+    out = source.parent / "out"
+    events = list(convert(source, out, ConvertOptions(method="clip", overwrite=True, **options)))
+    assert any(isinstance(event, Done) for event in events), events
+    return read_planes(out / f"{source.stem}.exr")[0]
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    codes = np.full((48, 64, 3), 120, np.uint8)
+    codes[:, 32:] = 255
+    Image.fromarray(codes).save(tmp_path / "a.jpg", quality=97, subsampling=0)
+    return tmp_path / "a.jpg"
+
+
+def mask(source: Path, **options: object) -> np.ndarray:
+    found = planes(source, channel="mask", **options)
+    (name,) = found.keys() - {"R", "G", "B", "A"}
+    return found[name]
+
+
+def test_the_mask_says_that_nothing_is_made_up_where_a_source_has_its_light(photo: Path) -> None:
+    assert np.allclose(mask(photo)[:, [8, 56]], [0, 1])
+    light = np.full((48, 64, 3), 0.2, np.float32)
+    light[:, 32:] = 2
+    light[:, 48:] = 6
+    write_avif(photo.with_name("pq.avif"), light, quality=100)
+    assert not mask(photo.with_name("pq.avif"), from_hdr=True).any()
+    write_ultrahdr(photo.with_name("ultra.jpg"), light, photo)
+    use = mask(photo.with_name("ultra.jpg"))
+    assert np.allclose(use[:, [8, 40, 60]], [0, 0, 1], atol=0.02)  # it is at the map's maximum
+    assert not mask(photo.with_name("ultra.jpg"), gain_map="only").any()
+    assert np.allclose(mask(photo.with_name("ultra.jpg"), gain_map="ignore")[:, [8, 40, 60]], [0, 1, 1])
