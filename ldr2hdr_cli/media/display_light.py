@@ -32,14 +32,15 @@ class DisplayLight:
     white: cd/m² of scene-linear 1.0. peak: cd/m² of the brightest display that is written for; no channel gets more.
     viewing: "bt1886" shows a source that was encoded by BT.709's camera curve as a BT.1886 display shows it, darker in
     its shadows than the scene was; "none" for sRGB and pure gammas, whose display undoes their curve. Both
-    are ITU-R BT.2100-2's reference OOTF for PQ (table 4) or its absence.
+    are ITU-R BT.2100-2's reference OOTF for PQ (table 4) or its absence. "hlg": BT.2020 light of a scene that HLG
+    encoded, by its OOTF for a display of 1000 cd/m² (table 5), whose white stays white.
 
     Raises Ldr2hdrError for a peak that is not above white, or beyond PQ.
     """
 
     white: float = DIFFUSE_WHITE
     peak: float = PEAK
-    viewing: Literal["none", "bt1886"] = "none"
+    viewing: Literal["none", "bt1886", "hlg"] = "none"
 
     def __post_init__(self) -> None:
         if not 0 < self.white < self.peak <= PQ_PEAK:
@@ -70,6 +71,9 @@ class DisplayLight:
         light: np.ndarray = np.ascontiguousarray(linear, dtype=np.float32)
         if self.viewing == "bt1886":
             light = _as_seen(light)
+        elif self.viewing == "hlg":
+            luminance = np.maximum(light @ np.array(LUMA_2020, np.float32), 0)
+            light = light * np.power(luminance, np.float32(hlg_system_gamma(PEAK) - 1))[..., None]
         if matrix is not None:
             light = cv2.transform(light, np.asarray(matrix, np.float32))
         return self.shoulder(np.maximum(light, 0) * np.float32(self.white))

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,6 +11,7 @@ from ldr2hdr import ConvertOptions, convert
 from ldr2hdr_cli.convert.events import Done
 from ldr2hdr_cli.media.avif import write_avif
 from ldr2hdr_cli.media.exr import read_planes
+from ldr2hdr_cli.media.sources import read_frames
 from ldr2hdr_cli.media.ultrahdr import write_ultrahdr
 
 
@@ -46,3 +48,25 @@ def test_the_mask_says_that_nothing_is_made_up_where_a_source_has_its_light(phot
     assert np.allclose(use[:, [8, 40, 60]], [0, 0, 1], atol=0.02)  # it is at the map's maximum
     assert not mask(photo.with_name("ultra.jpg"), gain_map="only").any()
     assert np.allclose(mask(photo.with_name("ultra.jpg"), gain_map="ignore")[:, [8, 40, 60]], [0, 1, 1])
+
+
+def test_a_clip_in_hlg_looks_as_before_in_an_hlg_film(tmp_path: Path) -> None:
+    codes = np.tile(np.linspace(100, 600, 64).astype(np.uint16), (48, 1))  # below what a shoulder bends
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv444p10le"
+        context = stream.codec_context
+        context.color_primaries, context.color_trc, context.colorspace, context.color_range = 9, 18, 9, 1
+        frame = av.VideoFrame(64, 48, "yuv444p10le")
+        for plane, values in zip(frame.planes, (codes, np.full_like(codes, 512), np.full_like(codes, 512)), strict=True):
+            np.frombuffer(plane, np.uint16).reshape(48, -1)[:, :64] = values
+        frame.pts, frame.colorspace, frame.color_range = 0, 9, 1
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    how = ConvertOptions(method="clip", from_hdr=True, format="exr,hlg", colorspace="acescg", crf=4)
+    list(convert(tmp_path / "a.mkv", tmp_path / "out", how))
+    before, after = (
+        next(iter(read_frames(path, from_hdr=True))).pixels
+        for path in (tmp_path / "a.mkv", tmp_path / "out" / "a" / "a.hlg.mkv")
+    )
+    assert np.abs(before - after)[:, 4:60].max() < 0.01
