@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ldr2hdr import ConvertOptions, convert
-from ldr2hdr_cli.convert.events import Done
+from ldr2hdr_cli.convert.events import Done, Note
 from ldr2hdr_cli.media.avif import write_avif
 from ldr2hdr_cli.media.exr import read_planes
 from ldr2hdr_cli.media.sources import read_frames
@@ -58,7 +58,9 @@ def test_a_clip_in_hlg_looks_as_before_in_an_hlg_film(tmp_path: Path) -> None:
         context = stream.codec_context
         context.color_primaries, context.color_trc, context.colorspace, context.color_range = 9, 18, 9, 1
         frame = av.VideoFrame(64, 48, "yuv444p10le")
-        for plane, values in zip(frame.planes, (codes, np.full_like(codes, 512), np.full_like(codes, 512)), strict=True):
+        for plane, values in zip(
+            frame.planes, (codes, np.full_like(codes, 512), np.full_like(codes, 512)), strict=True
+        ):
             np.frombuffer(plane, np.uint16).reshape(48, -1)[:, :64] = values
         frame.pts, frame.colorspace, frame.color_range = 0, 9, 1
         container.mux(stream.encode(frame))
@@ -70,3 +72,11 @@ def test_a_clip_in_hlg_looks_as_before_in_an_hlg_film(tmp_path: Path) -> None:
         for path in (tmp_path / "a.mkv", tmp_path / "out" / "a" / "a.hlg.mkv")
     )
     assert np.abs(before - after)[:, 4:60].max() < 0.01
+
+
+def test_alpha_that_a_format_cannot_hold_is_named(tmp_path: Path) -> None:
+    Image.fromarray(np.full((8, 8, 4), 128, np.uint8)).save(tmp_path / "a.png")
+    for format, count in (("exr", 0), ("exr,avif,hdr", 1)):
+        events = convert(tmp_path / "a.png", tmp_path / format, ConvertOptions(method="clip", format=format))
+        notes = [event.message for event in events if isinstance(event, Note)]
+        assert sum("its alpha is not in avif and hdr: EXR alone has one." in note for note in notes) == count
