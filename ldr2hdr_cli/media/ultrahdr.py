@@ -37,6 +37,7 @@ from ldr2hdr_cli.media.jpeg import (
     headers,
     segment,
 )
+from ldr2hdr_cli.media.orientation import as_stored
 from model.atomic import write_atomically
 from model.errors import Ldr2hdrError
 from model.exposure import Encoding, encode, linearise
@@ -101,7 +102,7 @@ def write_ultrahdr(
         encoding = Encoding("srgb")
     else:
         raise ValueError(f"{source} is not a JPEG in colour, so ldr must be given")
-    shown = _as_stored(light.nits(pixels, matrix) / np.float32(light.white), orientation)
+    shown = as_stored(light.nits(pixels, matrix) / np.float32(light.white), orientation)
     if shown.shape != seen.shape:
         raise Ldr2hdrError(f"{source} has {seen.shape[1]}×{seen.shape[0]} pixels, its result has another size.")
     made = gain_map(linearise(seen, encoding.transfer, encoding.gamma), shown)
@@ -170,14 +171,6 @@ def _made_base(srgb: np.ndarray, exif: Image.Exif | None) -> _Base:
     Image.fromarray(codes).save(encoded, "JPEG", quality=97, subsampling=0, **({"exif": exif} if exif else {}))
     with Image.open(encoded) as image:
         return encoded.getvalue(), np.asarray(image).astype(np.float32) / 255, 1
-
-
-def _as_stored(upright: np.ndarray, orientation: int) -> np.ndarray:
-    """The inverse of what EXIF's orientation asks of a reader (CIPA DC-008, 4.6.4 A)."""
-    across = -1 if orientation in (2, 3, 6, 7) else 1
-    down = -1 if orientation in (3, 4, 7, 8) else 1
-    flipped = upright[::down, ::across]
-    return np.ascontiguousarray(flipped.transpose(1, 0, 2) if orientation in (5, 6, 7, 8) else flipped)
 
 
 def _comment(attributes: Mapping[str, Any]) -> bytes:
