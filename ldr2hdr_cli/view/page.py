@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ldr2hdr_cli.convert.job import MANIFEST, Manifest
+from ldr2hdr_cli.convert.manifest import MANIFEST, Manifest
 from ldr2hdr_cli.media.formats import FILM_SUFFIXES
 from ldr2hdr_cli.media.sources import VIEW_FOLDER
 from ldr2hdr_cli.terminal import one_line

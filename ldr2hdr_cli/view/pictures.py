@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ldr2hdr_cli.convert.job import fingerprint
+from ldr2hdr_cli.convert.manifest import fingerprint
 from ldr2hdr_cli.convert.rendering import rendering_of
 from ldr2hdr_cli.media.colour import COLOR_INTEROP, REC709, Chromaticities, conversion
 from ldr2hdr_cli.media.display_light import DIFFUSE_WHITE
