@@ -5,6 +5,7 @@ What only some stills need (tifffile, imagecodecs, OpenCV, LittleCMS) is importe
 
 import logging
 import warnings
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -308,6 +309,8 @@ def _deep_tiff(path: Path, max_pixels: int, header_only: bool) -> tuple[SourceIn
         assumed=() if space else ("primaries", "transfer"),
         notes=("it has several pictures; the first one is converted.",) if several else (),
     )
+    with suppress(Exception), Image.open(path) as image:  # Pillow does not know every layout, and as `_reading`
+        info = replace(info, metadata=of_still(image), panorama=full_sphere(image.info.get("xmp")))
     found = _deep_frame(info, codes, profile, int(orientation))
     if associated and found[1].alpha is not None:
         alpha = found[1].alpha[..., None]

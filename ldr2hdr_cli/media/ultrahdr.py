@@ -50,7 +50,9 @@ _SPACES = {
     "Container": "http://ns.google.com/photos/1.0/container/",
     "Item": "http://ns.google.com/photos/1.0/container/item/",
 }
-_ORIENTATION = 0x0112
+_ORIENTATION, _EXIF_IFD, _GPS_IFD, _MAKER_NOTE = 0x0112, 0x8769, 0x8825, 0x927C
+# ImageDescription, Make, Model, Software, DateTime, Artist, Copyright (CIPA DC-008, 4.6.4)
+_SAYS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
 
 
 @dataclass(frozen=True)
@@ -164,13 +166,30 @@ def _own_base(source: Path) -> tuple[_Base | None, Image.Exif | None]:
 
 
 def _made_base(srgb: np.ndarray, exif: Image.Exif | None) -> _Base:
-    if exif is not None:
-        exif.pop(_ORIENTATION, None)  # it is applied to the pixels
+    kept = _carried(exif) if exif else b""
     encoded = io.BytesIO()
     codes = np.rint(srgb * 255).clip(0, 255).astype(np.uint8)
-    Image.fromarray(codes).save(encoded, "JPEG", quality=97, subsampling=0, **({"exif": exif} if exif else {}))
+    Image.fromarray(codes).save(encoded, "JPEG", quality=97, subsampling=0, **({"exif": kept} if kept else {}))
     with Image.open(encoded) as image:
         return encoded.getvalue(), np.asarray(image).astype(np.float32) / 255, 1
+
+
+def _carried(exif: Image.Exif) -> bytes:
+    """What EXIF says of camera, time and place, for a JPEG, or nothing where that does not fit into one.
+
+    Not how a TIFF stores its pixels, nor its profile, its XMP and an editor's notes, nor the orientation, which is
+    applied.
+    """
+    kept = Image.Exif()
+    for tag in (tag for tag in _SAYS if tag in exif):
+        kept[tag] = exif[tag]
+    for ifd in (_EXIF_IFD, _GPS_IFD):
+        if found := exif.get_ifd(ifd):
+            kept.get_ifd(ifd).update(found)
+    if len(kept.tobytes()) > LARGEST:
+        kept.get_ifd(_EXIF_IFD).pop(_MAKER_NOTE, None)
+    encoded = kept.tobytes()
+    return encoded if len(encoded) <= LARGEST else b""
 
 
 def _comment(attributes: Mapping[str, Any]) -> bytes:
