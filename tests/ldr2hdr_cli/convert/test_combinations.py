@@ -51,17 +51,17 @@ def test_the_mask_says_that_nothing_is_made_up_where_a_source_has_its_light(phot
 
 
 def test_a_clip_in_hlg_looks_as_before_in_an_hlg_film(tmp_path: Path) -> None:
-    codes = np.tile(np.linspace(100, 600, 64).astype(np.uint16), (48, 1))  # below what a shoulder bends
+    codes = np.tile(np.linspace(100, 600, 64).astype(np.uint16), (64, 1))  # below what a shoulder bends
     with av.open(str(tmp_path / "a.mkv"), "w") as container:
         stream = container.add_stream("ffv1", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv444p10le"
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv444p10le"
         context = stream.codec_context
         context.color_primaries, context.color_trc, context.colorspace, context.color_range = 9, 18, 9, 1
-        frame = av.VideoFrame(64, 48, "yuv444p10le")
+        frame = av.VideoFrame(64, 64, "yuv444p10le")
         for plane, values in zip(
             frame.planes, (codes, np.full_like(codes, 512), np.full_like(codes, 512)), strict=True
         ):
-            np.frombuffer(plane, np.uint16).reshape(48, -1)[:, :64] = values
+            np.frombuffer(plane, np.uint16).reshape(64, -1)[:, :64] = values
         frame.pts, frame.colorspace, frame.color_range = 0, 9, 1
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
