@@ -26,7 +26,7 @@ _CURVES = {
 
 # Of signals that are HDR already: linear light that is 1.0 here, as ITU-R BT.2408-7, table 1, sets diffuse white.
 _PQ_WHITE = 203 / 10_000  # cd/m² of the 10,000 that PQ reaches
-_HLG_WHITE = (math.exp((0.75 - 0.55991073) / 0.17883277) + 0.28466892) / 12  # scene light of 75 % HLG
+HLG_WHITE = (math.exp((0.75 - 0.55991073) / 0.17883277) + 0.28466892) / 12  # scene light of 75 % HLG
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def linearise(ldr: Array, transfer: Transfer = "gamma", gamma: float = 2.0) -> A
         return ((root - 107 / 128).clip(0) / (2413 / 128 - 2392 / 128 * root)) ** (8192 / 1305) / _PQ_WHITE
     if transfer == "hlg":
         high = (_exp((ldr - 0.55991073) / 0.17883277) + 0.28466892) / 12
-        return _where(ldr <= 0.5, ldr**2 / 3, high) / _HLG_WHITE
+        return _where(ldr <= 0.5, ldr**2 / 3, high) / HLG_WHITE
     alpha, power, slope, end = _CURVES[transfer]
     return _where(ldr <= end, ldr / slope, ((ldr + (alpha - 1)) / alpha) ** power)
 
@@ -96,7 +96,7 @@ def encode(linear: Array, transfer: Transfer = "gamma", gamma: float = 2.0) -> A
         root = (linear * _PQ_WHITE) ** (1305 / 8192)  # m1
         return ((107 / 128 + 2413 / 128 * root) / (1 + 2392 / 128 * root)) ** (2523 / 32)
     if transfer == "hlg":
-        light = linear * _HLG_WHITE
+        light = linear * HLG_WHITE
         high = 0.17883277 * _log((12 * light - 0.28466892).clip(1e-6)) + 0.55991073
         return _where(light <= 1 / 12, (3 * light) ** 0.5, high)
     alpha, power, slope, end = _CURVES[transfer]

@@ -34,9 +34,14 @@ class OwnLight(NamedTuple):
         own = seen * self.gain
         if self.is_all:
             return own
+        return own + self.made_up(mask) * (hdr - own).clip(0)
+
+    def made_up(self, mask: Tensor) -> Tensor:
+        """1 − M of eq. 1 where the gain is at its maximum, less below that, and 0 where the map is believed."""
+        if self.is_all:
+            return torch.zeros_like(mask)
         limit, lower = (
-            torch.tensor([value * 2**-below for value in self.most], dtype=own.dtype, device=own.device)
+            torch.tensor([value * 2**-below for value in self.most], dtype=mask.dtype, device=mask.device)
             for below in (_FULL, _SURE)
         )
-        unsure = ((self.gain - lower) / (limit - lower)).clip(0, 1)
-        return own + (1 - mask) * unsure * (hdr - own).clip(0)
+        return (1 - mask) * ((self.gain - lower) / (limit - lower)).clip(0, 1)

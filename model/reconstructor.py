@@ -145,7 +145,7 @@ class Reconstructor:
     def reconstruct(self, ldr: np.ndarray) -> np.ndarray:
         """ldr: float32 H×W×3, display-encoded in [0, 1], any H, W ≥ 1 → float32 H×W×3, scene-linear, LDR white 1.0.
 
-        Finite, never negative; equal to T^γ bit for bit where the mask is 1. Raises ValueError for another shape or
+        Finite, never negative; the linearised T bit for bit where the mask is 1. Raises ValueError for another shape or
         for values outside [0, 1].
         """
         return self.render(self.predict(ldr)).fetch().pixels

@@ -78,7 +78,7 @@ def render(
 
     ldr: T, float32 H×W×3. clipped: where a channel's mask is below 1, bool H×W. log_hdr: Y, float32 H×W×3, None where
     nothing is clipped. threshold: α. floor: see `compose_hdr`. own: what a gain map says. half: see
-    `rendered`. Bit for bit T^γ where the mask is 1, but for matrix and gain.
+    `rendered`. Bit for bit the linearised T where the mask is 1, but for matrix and gain.
     """
 
     def light(rows: slice) -> Tensor:

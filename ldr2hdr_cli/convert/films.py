@@ -18,7 +18,8 @@ import numpy as np
 
 from ldr2hdr_cli.convert.events import Done, Ended, Event, Failed, Message, Note, Started
 from ldr2hdr_cli.convert.formats import display_light, in_source_primaries
-from ldr2hdr_cli.convert.job import Item, Manifest, Selection, Settings, absolute, fingerprint, sha256
+from ldr2hdr_cli.convert.job import Item, Selection
+from ldr2hdr_cli.convert.manifest import Manifest, Settings, absolute, fingerprint, sha256
 from ldr2hdr_cli.convert.worklist import Work
 from ldr2hdr_cli.media.hdr_video import SEGMENT, Picture, VideoSettings, join, picture, read_record, write_segment
 from ldr2hdr_cli.media.source_info import SourceInfo

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -45,6 +45,9 @@ def in_source_primaries(pixels: np.ndarray, info: SourceInfo, options: ConvertOp
 
 
 def display_light(info: SourceInfo, options: ConvertOptions) -> DisplayLight:
-    """How bright this source's result is shown: one that a camera's curve encoded as televisions show it."""
-    is_broadcast = rendering_of(info, options).encoding.transfer == "bt709"
-    return DisplayLight(options.white, options.peak, "bt1886" if is_broadcast else "none")
+    """How bright this source's result is shown: one that a camera's curve or HLG encoded as televisions show it."""
+    transfer = rendering_of(info, options).encoding.transfer
+    viewing: Literal["none", "bt1886", "hlg"] = (
+        "bt1886" if transfer == "bt709" else "hlg" if transfer == "hlg" else "none"
+    )
+    return DisplayLight(options.white, options.peak, viewing)

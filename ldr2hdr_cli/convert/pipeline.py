@@ -20,7 +20,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ldr2hdr_cli.convert.events import Done, Failed, FileEvent, Message, unforeseen
-from ldr2hdr_cli.convert.job import Item, Manifest, RunError, Settings, absolute, sha256, source_sha256
+from ldr2hdr_cli.convert.job import Item
+from ldr2hdr_cli.convert.manifest import Manifest, RunError, Settings, absolute, sha256, source_sha256
 from ldr2hdr_cli.convert.temporal import Depends
 from ldr2hdr_cli.convert.worklist import Options, Work, remaining, source_change
 from ldr2hdr_cli.media.exr import read_planes

@@ -28,14 +28,16 @@ def written_primaries(info: SourceInfo, options: ConvertOptions) -> Chromaticiti
 
 
 def assumptions(info: SourceInfo, options: ConvertOptions) -> tuple[str, ...]:
-    """Sentences on what this source does not name and the result rests on."""
+    """Sentences on what this source does not name and the result rests on, and on what of it the result cannot hold."""
+    others = [name for name in options.format.split(",") if name != "exr"]
+    lost = (f"its alpha is not in {' and '.join(others)}: EXR alone has one.",) if info.has_alpha and others else ()
     assumed = [what for what in info.assumed if what == "primaries" or options.transfer == "auto"]
     if not assumed:
-        return ()
+        return lost
     taken = {"primaries": info.primaries, "transfer": str(info.encoding)}
     values = dict.fromkeys(taken[what] for what in assumed)
     shown = "sRGB" if "srgb" in values else " and ".join(values)
-    return (f"it names no {' and no '.join(assumed)}: {shown} is assumed.",)
+    return (f"it names no {' and no '.join(assumed)}: {shown} is assumed.", *lost)
 
 
 def labels(info: SourceInfo, options: ConvertOptions, space: Space | None = None) -> dict[str, Any]:

@@ -313,9 +313,19 @@ def _writer(
 
 
 def _made_up(work: Work, settings: job.Settings) -> "np.ndarray":
-    """1 − M of eq. 1, the largest of the channels: 0 where a pixel is the source's, 1 where it is all made up."""
+    """1 − M of eq. 1, the largest of the channels: 0 where a pixel is the source's, 1 where it is all made up.
+
+    Nothing is where the source holds all its light, and less where a gain map has its say.
+    """
+    import torch
+
+    from ldr2hdr_cli.convert.gain_map import own_light
     from ldr2hdr_cli.convert.operators import THRESHOLD
     from model.exposure import exposure_mask
 
-    threshold = settings.values["threshold"] or THRESHOLD
-    return 1 - exposure_mask(work.frame.pixels, threshold).min(axis=2)
+    threshold = THRESHOLD if settings.values["threshold"] is None else settings.values["threshold"]
+    mask = torch.from_numpy(exposure_mask(work.frame.pixels, threshold))
+    if work.info.is_hdr:
+        mask = torch.ones_like(mask)
+    own = own_light(work.frame, work.info, torch.device("cpu"))
+    return (1 - mask if own is None else own.made_up(mask)).amax(2).numpy()

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from ldr2hdr_cli.convert.events import Ended, Failed, Note, Skipped, Spent, unforeseen
-from ldr2hdr_cli.convert.job import Item, Manifest, Selection, Settings, fingerprint
+from ldr2hdr_cli.convert.job import Item, Selection
+from ldr2hdr_cli.convert.manifest import Manifest, Settings, fingerprint
 from ldr2hdr_cli.convert.temporal import warm_up
 from ldr2hdr_cli.media.limits import MAX_PIXELS
 from ldr2hdr_cli.media.panorama import told_apart

@@ -66,9 +66,13 @@ def operator_method(name: str) -> Method:
 
 
 def network_method(weights: Path | None, device: str = "auto", precision: Precision = "auto") -> Method:
-    """A network by its weights; None for the default weights. Safe to call from several threads."""
+    """A network by its weights; None for the default weights. Safe to call from several threads.
+
+    Panoramas are looked at in views, as `convert` does.
+    """
     from model import Reconstructor, load_network
     from model.checkpoint import usual_working_size
+    from model.panorama import reconstruct_views
 
     working_size = usual_working_size(weights)
     reconstructor = Reconstructor(load_network(weights), device, precision, working_size=working_size)
@@ -76,7 +80,10 @@ def network_method(weights: Path | None, device: str = "auto", precision: Precis
 
     def run(case: Case) -> np.ndarray:
         with one_at_a_time:
-            return reconstructor.reconstruct(case.ldr)
+            if case.exposure != "panorama":
+                return reconstructor.reconstruct(case.ldr)
+            log = reconstruct_views(reconstructor.predict_log, case.ldr, reconstructor.threshold, reconstructor.device)
+            return reconstructor.compose(case.ldr, log)
 
     return run
 

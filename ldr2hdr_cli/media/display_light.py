@@ -12,17 +12,12 @@ import numpy as np
 
 from ldr2hdr_cli.media.colour import REC2020, Chromaticities, conversion
 from model.errors import Ldr2hdrError
+from model.exposure import HLG_WHITE, encode, linearise
 
 DIFFUSE_WHITE = 203.0  # cd/m²; ITU-R BT.2408-7, table 1: graphics white, 58 % PQ and 75 % HLG
 PEAK = 1000.0  # cd/m²; the display that BT.2408 and BT.2100's HLG take as their reference
 PQ_PEAK = 10_000.0  # cd/m² of PQ's code 1.0; ITU-R BT.2100-2, table 4
 LUMA_2020 = (0.2627, 0.6780, 0.0593)  # ITU-R BT.2100-2, table 6
-
-# SMPTE ST 2084:2014, 5.2, as in ITU-R BT.2100-2, table 4.
-_M1, _M2 = 2610 / 16384, 2523 / 4096 * 128
-_C1, _C2, _C3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
-# ITU-R BT.2100-2, table 5.
-_A, _B, _C = 0.17883277, 0.28466892, 0.55991073
 
 
 @dataclass(frozen=True)
@@ -32,14 +27,15 @@ class DisplayLight:
     white: cd/m² of scene-linear 1.0. peak: cd/m² of the brightest display that is written for; no channel gets more.
     viewing: "bt1886" shows a source that was encoded by BT.709's camera curve as a BT.1886 display shows it, darker in
     its shadows than the scene was; "none" for sRGB and pure gammas, whose display undoes their curve. Both
-    are ITU-R BT.2100-2's reference OOTF for PQ (table 4) or its absence.
+    are ITU-R BT.2100-2's reference OOTF for PQ (table 4) or its absence. "hlg": BT.2020 light of a scene that HLG
+    encoded, by its OOTF for a display of 1000 cd/m² (table 5), whose white stays white.
 
     Raises Ldr2hdrError for a peak that is not above white, or beyond PQ.
     """
 
     white: float = DIFFUSE_WHITE
     peak: float = PEAK
-    viewing: Literal["none", "bt1886"] = "none"
+    viewing: Literal["none", "bt1886", "hlg"] = "none"
 
     def __post_init__(self) -> None:
         if not 0 < self.white < self.peak <= PQ_PEAK:
@@ -70,6 +66,9 @@ class DisplayLight:
         light: np.ndarray = np.ascontiguousarray(linear, dtype=np.float32)
         if self.viewing == "bt1886":
             light = _as_seen(light)
+        elif self.viewing == "hlg":
+            luminance = np.maximum(light @ np.array(LUMA_2020, np.float32), 0)
+            light = light * np.power(luminance, np.float32(hlg_system_gamma(PEAK) - 1))[..., None]
         if matrix is not None:
             light = cv2.transform(light, np.asarray(matrix, np.float32))
         return self.shoulder(np.maximum(light, 0) * np.float32(self.white))
@@ -110,20 +109,17 @@ def strongest_channel(rgb: np.ndarray) -> np.ndarray:
 
 def _as_seen(linear: np.ndarray) -> np.ndarray:
     """BT.709's camera curve followed by BT.1886's display, 1.0 → 1.0, going on above (BT.2100-2, table 4, OOTF)."""
-    signal = np.where(linear < 0.018, 4.5 * linear, 1.099 * np.power(linear, np.float32(0.45)) - 0.099)
-    return np.power(signal, np.float32(2.4)).astype(np.float32)
+    return linearise(encode(linear, "bt709"), "bt1886")
 
 
 def pq(nits: np.ndarray) -> np.ndarray:
     """The inverse EOTF of SMPTE ST 2084: cd/m² in [0, 10 000] to a signal in [0, 1]; any shape, float."""
-    power = np.power(nits / PQ_PEAK, _M1, dtype=nits.dtype)
-    return np.power((_C1 + _C2 * power) / (1 + _C3 * power), _M2, dtype=nits.dtype)
+    return encode(nits / DIFFUSE_WHITE, "pq")
 
 
 def pq_inverse(signal: np.ndarray) -> np.ndarray:
     """The EOTF of SMPTE ST 2084: a signal in [0, 1] to cd/m²."""
-    power = np.power(signal, 1 / _M2, dtype=signal.dtype)
-    return PQ_PEAK * np.power(np.maximum(power - _C1, 0) / (_C2 - _C3 * power), 1 / _M1, dtype=signal.dtype)
+    return linearise(signal, "pq") * DIFFUSE_WHITE
 
 
 def _code(nits: float) -> float:
@@ -146,13 +142,12 @@ def hlg(nits: np.ndarray, peak: float = PEAK) -> np.ndarray:
     # 0/0 at black: the channels are 0 there too.
     scene = light * np.power(np.maximum(luminance, 1e-12), (1 - gamma) / gamma, dtype=light.dtype)[..., None]
     scene = scene / np.maximum(strongest_channel(scene), 1)[..., None]
-    upper = _A * np.log(np.maximum(12 * scene - _B, 1e-6)) + _C
-    return np.where(scene <= 1 / 12, np.sqrt(3 * scene), np.minimum(upper, 1)).astype(nits.dtype)
+    return np.minimum(encode(scene / HLG_WHITE, "hlg"), 1)
 
 
 def hlg_inverse(signal: np.ndarray, peak: float = PEAK) -> np.ndarray:
     """An HLG signal to display light: the inverse OETF and the OOTF of ITU-R BT.2100-2, table 5. Black is 0."""
-    scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - _C) / _A) + _B) / 12).astype(signal.dtype)
+    scene = linearise(signal, "hlg") * HLG_WHITE
     luminance = scene @ np.array(LUMA_2020, scene.dtype)
     return peak * scene * np.power(luminance, hlg_system_gamma(peak) - 1, dtype=scene.dtype)[..., None]
 

@@ -8,6 +8,9 @@ SUFFIXES = {"exr": ".exr", "hdr": ".hdr", "ultrahdr": ".ultrahdr.jpg", "avif": "
 FILMS = ("hdr10", "hlg", "prores")
 """What a whole clip can be written as."""
 
+FILM_SUFFIXES = (".mp4", ".mov", ".mkv")
+"""How those end."""
+
 SHOWN = ("ultrahdr", "avif", *FILMS)
 """Those that hold display light (`display_light`); the others hold scene-linear."""
 

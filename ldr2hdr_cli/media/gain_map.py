@@ -13,11 +13,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from ldr2hdr_cli.media.jpeg import APP1, APP2, ISO, MPF, XMP, headers
 from model.exposure import linearise
 
 APPLE = "urn:com:apple:photo:2020:aux:hdrgainmap"
-_XMP = b"http://ns.adobe.com/xap/1.0/\0"
-_ISO = b"urn:iso:std:iso:ts:21496:-1\0"
 _HDRGM = "{http://ns.adobe.com/hdr-gain-map/1.0/}"
 _APPLE_MAP = "{http://ns.apple.com/HDRGainMap/1.0/}"
 _RDF_ITEM = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}li"
@@ -75,11 +74,12 @@ def in_jpeg(data: bytes, exif: Any) -> GainMap | None:
     """
     for picture in _other_pictures(data):
         xmp = iso = b""
-        for marker, payload in _segments(picture):
-            if marker == 0xE1 and payload.startswith(_XMP):
-                xmp = payload[len(_XMP) :]
-            elif marker == 0xE2 and payload.startswith(_ISO):
-                iso = payload[len(_ISO) :]
+        for marker, start, stop in headers(picture):
+            payload = picture[start + 4 : stop]
+            if marker == APP1 and payload.startswith(XMP):
+                xmp = payload[len(XMP) :]
+            elif marker == APP2 and payload.startswith(ISO):
+                iso = payload[len(ISO) :]
         values = _elements(xmp)
         if len(iso) > 4:
             found = standard(iso, decoded(picture))
@@ -209,10 +209,10 @@ def _elements(xmp: bytes) -> dict[str, list[str]]:
 
 def _other_pictures(data: bytes) -> Iterator[bytes]:
     """The JPEGs behind the first one, which the index of CIPA DC-007 (5.2.3) lists; nothing where there is none."""
-    at = data.find(b"MPF\0", 0, 1 << 20)
+    at = data.find(MPF, 0, 1 << 20)
     if at < 0:
         return
-    base = at + 4  # offsets count from the byte order mark
+    base = at + len(MPF)  # offsets count from the byte order mark
     order = {b"MM": ">", b"II": "<"}.get(data[base : base + 2], "")
     if not order:
         return
@@ -227,12 +227,3 @@ def _other_pictures(data: bytes) -> Iterator[bytes]:
             picture = data[base + offset : base + offset + length]
             if offset and picture.startswith(b"\xff\xd8"):
                 yield picture
-
-
-def _segments(jpeg: bytes) -> Iterator[tuple[int, bytes]]:
-    """(marker, payload) of each segment before the first scan (ITU-T T.81, annex B)."""
-    at = 2
-    while at + 4 <= len(jpeg) and jpeg[at] == 0xFF and jpeg[at + 1] != 0xDA:
-        (length,) = struct.unpack_from(">H", jpeg, at + 2)
-        yield jpeg[at + 1], jpeg[at + 4 : at + 2 + length]
-        at += 2 + max(length, 2)

@@ -5,7 +5,7 @@ What only some stills need (tifffile, imagecodecs, OpenCV, LittleCMS) is importe
 
 import logging
 import warnings
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,19 +13,19 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ldr2hdr_cli.media.gain_map import GainMap, apple, in_jpeg, standard
+from ldr2hdr_cli.media.gain_map import in_jpeg
 from ldr2hdr_cli.media.heif import Heif, is_heif
-from ldr2hdr_cli.media.heif_items import tone_map
 from ldr2hdr_cli.media.icc import SRGB, deep_to_srgb, space_of, to_srgb
 from ldr2hdr_cli.media.limits import MAX_PIXELS, check_size
 from ldr2hdr_cli.media.metadata import of_still
+from ldr2hdr_cli.media.orientation import upright
 from ldr2hdr_cli.media.panorama import full_sphere
 from ldr2hdr_cli.media.raw import DNG_VERSION, is_raw, read_raw
 from ldr2hdr_cli.media.source_info import HDR_NOTES, Frame, SourceInfo, refuse_hdr
 from ldr2hdr_cli.media.still_colour import of_profile, space_of_still
+from ldr2hdr_cli.media.still_gain_map import found_in, gain_of, in_avif, in_heif, with_note
 from model.codes import Codes
 from model.errors import Ldr2hdrError
-from model.exposure import linearise
 
 HDR_SUFFIXES = {".exr", ".hdr", ".pic", ".rgbe", ".pfm"}
 _TILE = 2**20  # pixels that a tile may always have, however few --max-pixels allows
@@ -59,7 +59,7 @@ def read_still(
         info, frame = _read(path, max_pixels, gain_map=gain_map)
         refuse_hdr(info, from_hdr)
         if frame.gain is not None and info.codec != "raw":
-            info = _with_gain(info, gain_map)
+            info = with_note(info, gain_map)
         return info, frame
 
 
@@ -75,12 +75,12 @@ def _read(path: Path, max_pixels: int, header_only: bool = False, gain_map: str 
         return _heif(path, max_pixels, header_only, gain_map)
     info, frame = _deep(path, start, max_pixels, header_only) or _plain(path, start, max_pixels, header_only, gain_map)
     if info.codec == "avif" and b"tmap" in start and gain_map != "ignore":
-        info, found = _found(info, lambda: _avif_gain_map(path))
+        info, found = found_in(info, lambda: in_avif(path))
         if found is not None:
             info = replace(info, gain_max=found.most)
             if not header_only:
                 with Image.open(path) as image:
-                    frame.gain = _gain(found, info, frame.pixels, image.getexif().get(0x0112, 1))
+                    frame.gain = gain_of(found, info, frame.pixels, image.getexif().get(0x0112, 1))
     return info, frame
 
 
@@ -89,8 +89,9 @@ def _plain(path: Path, start: bytes, max_pixels: int, header_only: bool, gain_ma
     with _opened(path, max_pixels) as image:
         info = _source_info(path, start, image)
         found = None
-        if image.format == "MPO" and gain_map != "ignore":
-            info, found = _found(info, lambda: in_jpeg(path.read_bytes(), image.getexif()))
+        # Pillow calls it JPEG, and not MPO, where the XMP of the base says Ultra HDR.
+        if image.format in ("MPO", "JPEG") and b"MPF\0" in start and gain_map != "ignore":
+            info, found = found_in(info, lambda: in_jpeg(path.read_bytes(), image.getexif()))
         if found is not None:
             others = "; the first one is converted."
             info = replace(info, gain_max=found.most, notes=tuple(n for n in info.notes if not n.endswith(others)))
@@ -100,30 +101,15 @@ def _plain(path: Path, start: bytes, max_pixels: int, header_only: bool, gain_ma
         turn = image.getexif().get(0x0112, 1)
         frame = _frame(start, image)
         if found is not None:
-            frame.gain = _gain(found, info, frame.pixels, turn)
+            frame.gain = gain_of(found, info, frame.pixels, turn)
         return info, frame
-
-
-def _gain(found: GainMap, info: SourceInfo, pixels: np.ndarray, orientation: int = 1) -> np.ndarray:
-    """What a map says of each pixel. orientation: EXIF's, of the picture, in which the map is stored too."""
-    turned = replace(found, codes=_upright(found.codes, orientation))
-    return turned.factor(linearise(pixels, info.encoding.transfer, info.encoding.gamma))
-
-
-def _with_gain(info: SourceInfo, gain_map: str) -> SourceInfo:
-    stops = np.log2(max(info.gain_max))
-    above = (
-        "the file's own light is taken alone" if gain_map == "only" else "the network decides above the map's maximum"
-    )
-    note = f"its gain map holds highlights of up to {stops:.2f} stops above white; {above}."
-    return replace(info, is_hdr=gain_map == "only", notes=(*info.notes, note))
 
 
 def _heif(path: Path, max_pixels: int, header_only: bool, gain_map: str) -> tuple[SourceInfo, Frame]:
     heif = Heif(path, max_pixels)
     known, found = heif.info, None
     if gain_map != "ignore":
-        known, found = _found(known, lambda: _heif_gain_map(heif))
+        known, found = found_in(known, lambda: in_heif(heif))
     if heif.profile and (space := of_profile(heif.profile, "RGB")):
         known = replace(
             known,
@@ -137,41 +123,8 @@ def _heif(path: Path, max_pixels: int, header_only: bool, gain_map: str) -> tupl
     info, frame = _deep_frame(known, values, heif.profile, 1)
     if found is not None:
         info = replace(info, gain_max=found.most)
-        frame.gain = None if header_only else _gain(found, info, frame.pixels)
+        frame.gain = None if header_only else gain_of(found, info, frame.pixels)
     return info, frame
-
-
-def _heif_gain_map(heif: Heif) -> GainMap | None:
-    """The standard's, or else Apple's, which newer phones write both."""
-    if item := tone_map(heif.info.path.read_bytes()):
-        found = standard(item[0], heif.map_values(item[1]))
-        if found is not None and max(found.high) > 0:
-            return found
-    if apple_map := heif.gain_map():
-        return apple(*apple_map, heif.exif)
-    return None
-
-
-def _found(info: SourceInfo, read: Callable[[], GainMap | None]) -> tuple[SourceInfo, GainMap | None]:
-    """What `read` finds; nothing and a note where it fails, since the picture itself may well be whole."""
-    try:
-        found = read()
-    except Exception as error:  # as `_reading`
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return replace(info, notes=(*info.notes, f"its gain map is damaged ({reason}), and left out.")), None
-    return info, found
-
-
-def _avif_gain_map(path: Path) -> GainMap | None:
-    import imagecodecs
-
-    if (item := tone_map(path.read_bytes())) is None:
-        return None
-    codes = imagecodecs.avif_decode(item[1])
-    scale = 255 if codes.dtype == np.uint8 else 1023 if codes.max() < 1024 else 4095
-    codes = codes.astype(np.float32) / np.float32(scale)
-    found = standard(item[0], codes[..., None] if codes.ndim == 2 else codes[..., :3])
-    return found if found is not None and max(found.high) > 0 else None
 
 
 class _reading:
@@ -356,6 +309,8 @@ def _deep_tiff(path: Path, max_pixels: int, header_only: bool) -> tuple[SourceIn
         assumed=() if space else ("primaries", "transfer"),
         notes=("it has several pictures; the first one is converted.",) if several else (),
     )
+    with suppress(Exception), Image.open(path) as image:  # Pillow does not know every layout, and as `_reading`
+        info = replace(info, metadata=of_still(image), panorama=full_sphere(image.info.get("xmp")))
     found = _deep_frame(info, codes, profile, int(orientation))
     if associated and found[1].alpha is not None:
         alpha = found[1].alpha[..., None]
@@ -380,7 +335,7 @@ def _deep_frame(
             notes = (*notes, _CONVERTED)
         except ValueError:
             notes = (*notes, "its colour profile cannot be used; its numbers are taken for sRGB.")
-    pixels, alpha = _upright(pixels, orientation), None if alpha is None else _upright(alpha, orientation)
+    pixels, alpha = upright(pixels, orientation), None if alpha is None else upright(alpha, orientation)
     turned = orientation in (5, 6, 7, 8)
     info = replace(
         info,
@@ -395,12 +350,3 @@ def _deep_frame(
 def _unit(codes: np.ndarray) -> np.ndarray:
     """float32 in [0, 1]."""
     return codes.astype(np.float32) / np.float32(65535) if codes.dtype == np.uint16 else codes
-
-
-def _upright(picture: np.ndarray, orientation: int) -> np.ndarray:
-    """EXIF orientation 1 to 8 (CIPA DC-008, 4.6.4 A) applied."""
-    if orientation in (5, 6, 7, 8):
-        picture = picture.swapaxes(0, 1)
-    across = -1 if orientation in (2, 3, 6, 7) else 1
-    down = -1 if orientation in (3, 4, 7, 8) else 1
-    return np.ascontiguousarray(picture[::down, ::across])

@@ -23,15 +23,26 @@ from PIL import Image, UnidentifiedImageError
 from ldr2hdr_cli.media.colour import REC709, Chromaticities, conversion
 from ldr2hdr_cli.media.display_light import DisplayLight
 from ldr2hdr_cli.media.exr import PREFIX
+from ldr2hdr_cli.media.jpeg import (
+    APP0,
+    APP1,
+    APP2,
+    COM,
+    ISO,
+    LARGEST,
+    MPF,
+    XMP,
+    Place,
+    end_of_first,
+    headers,
+    segment,
+)
+from ldr2hdr_cli.media.orientation import as_stored
 from model.atomic import write_atomically
 from model.errors import Ldr2hdrError
 from model.exposure import Encoding, encode, linearise
 
 OFFSET = Fraction(1, 64)  # added to both pictures before they are divided, so that black has a gain; Ultra HDR v1.1
-_ISO = b"urn:iso:std:iso:ts:21496:-1\0"
-_XMP = b"http://ns.adobe.com/xap/1.0/\0"
-_MPF = b"MPF\0"
-_LARGEST = 65533  # bytes in one segment of a JPEG
 _SPACES = {
     "x": "adobe:ns:meta/",
     "rdf": "http://www.w3.org/1999/02/22-rdf-syntax-ns#",
@@ -39,9 +50,9 @@ _SPACES = {
     "Container": "http://ns.google.com/photos/1.0/container/",
     "Item": "http://ns.google.com/photos/1.0/container/item/",
 }
-_SOI, _EOI, _SOS, _APP0, _APP1, _APP2, _COM = 0xD8, 0xD9, 0xDA, 0xE0, 0xE1, 0xE2, 0xFE
-_ORIENTATION = 0x0112
-_BARE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
+_ORIENTATION, _EXIF_IFD, _GPS_IFD, _MAKER_NOTE = 0x0112, 0x8769, 0x8825, 0x927C
+# ImageDescription, Make, Model, Software, DateTime, Artist, Copyright (CIPA DC-008, 4.6.4)
+_SAYS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
 
 
 @dataclass(frozen=True)
@@ -93,7 +104,7 @@ def write_ultrahdr(
         encoding = Encoding("srgb")
     else:
         raise ValueError(f"{source} is not a JPEG in colour, so ldr must be given")
-    shown = _as_stored(light.nits(pixels, matrix) / np.float32(light.white), orientation)
+    shown = as_stored(light.nits(pixels, matrix) / np.float32(light.white), orientation)
     if shown.shape != seen.shape:
         raise Ldr2hdrError(f"{source} has {seen.shape[1]}×{seen.shape[0]} pixels, its result has another size.")
     made = gain_map(linearise(seen, encoding.transfer, encoding.gamma), shown)
@@ -118,17 +129,17 @@ def gain_map(base: np.ndarray, shown: np.ndarray) -> GainMap:
 def container(base: bytes, made: GainMap, quality: int, comment: bytes = b"") -> bytes:
     """The bytes of the file: `base` with segments added among its headers, then the map's own JPEG."""
     second = _map_jpeg(made, quality, comment)
-    head, end = _headers(base), _end(base)
+    head, end = headers(base), end_of_first(base)
     places = [start for marker, start, _ in head if not _is_early(base, marker, start)]
     at = places[0]
-    extra = b"".join(_segment(_APP1, xmp) for xmp in _directory(base, head, len(second)))
-    extra += _segment(_APP2, _ISO + struct.pack(">HH", 0, 0))  # the versions alone: the metadata is in the map
+    extra = b"".join(segment(APP1, xmp) for xmp in _directory(base, head, len(second)))
+    extra += segment(APP2, ISO + struct.pack(">HH", 0, 0))  # the versions alone: the metadata is in the map
     rest = [base[start:stop] for marker, start, stop in head if start >= at and not _is_replaced(base, marker, start)]
     # The index holds the sizes of both pictures and the second's distance from its own byte order mark.
     early = b"".join(base[start:stop] for marker, start, stop in head if start < at)
     before = base[:2] + early + extra
     size = len(before) + len(_index(0, 0, 0)) + sum(map(len, rest)) + end - head[-1][2]
-    mark = len(before) + 4 + len(_MPF)
+    mark = len(before) + 4 + len(MPF)
     index = _index(size, len(second), size - mark)
     return before + index + b"".join(rest) + base[head[-1][2] : end] + second
 
@@ -145,7 +156,7 @@ def _own_base(source: Path) -> tuple[_Base | None, Image.Exif | None]:
         with contextlib.suppress(UnidentifiedImageError), Image.open(source) as image:  # a clip is not Pillow's
             exif = image.getexif()
             if data and image.mode == "RGB":
-                _end(data)
+                end_of_first(data)
                 return (data, np.asarray(image).astype(np.float32) / 255, int(exif.get(_ORIENTATION, 1))), exif
             return None, exif
     except (OSError, SyntaxError, ValueError) as error:
@@ -155,27 +166,36 @@ def _own_base(source: Path) -> tuple[_Base | None, Image.Exif | None]:
 
 
 def _made_base(srgb: np.ndarray, exif: Image.Exif | None) -> _Base:
-    if exif is not None:
-        exif.pop(_ORIENTATION, None)  # it is applied to the pixels
+    kept = _carried(exif) if exif else b""
     encoded = io.BytesIO()
     codes = np.rint(srgb * 255).clip(0, 255).astype(np.uint8)
-    Image.fromarray(codes).save(encoded, "JPEG", quality=97, subsampling=0, **({"exif": exif} if exif else {}))
+    Image.fromarray(codes).save(encoded, "JPEG", quality=97, subsampling=0, **({"exif": kept} if kept else {}))
     with Image.open(encoded) as image:
         return encoded.getvalue(), np.asarray(image).astype(np.float32) / 255, 1
 
 
-def _as_stored(upright: np.ndarray, orientation: int) -> np.ndarray:
-    """The inverse of what EXIF's orientation asks of a reader (CIPA DC-008, 4.6.4 A)."""
-    across = -1 if orientation in (2, 3, 6, 7) else 1
-    down = -1 if orientation in (3, 4, 7, 8) else 1
-    flipped = upright[::down, ::across]
-    return np.ascontiguousarray(flipped.transpose(1, 0, 2) if orientation in (5, 6, 7, 8) else flipped)
+def _carried(exif: Image.Exif) -> bytes:
+    """What EXIF says of camera, time and place, for a JPEG, or nothing where that does not fit into one.
+
+    Not how a TIFF stores its pixels, nor its profile, its XMP and an editor's notes, nor the orientation, which is
+    applied.
+    """
+    kept = Image.Exif()
+    for tag in (tag for tag in _SAYS if tag in exif):
+        kept[tag] = exif[tag]
+    for ifd in (_EXIF_IFD, _GPS_IFD):
+        if found := exif.get_ifd(ifd):
+            kept.get_ifd(ifd).update(found)
+    if len(kept.tobytes()) > LARGEST:
+        kept.get_ifd(_EXIF_IFD).pop(_MAKER_NOTE, None)
+    encoded = kept.tobytes()
+    return encoded if len(encoded) <= LARGEST else b""
 
 
 def _comment(attributes: Mapping[str, Any]) -> bytes:
     own = {name: str(value) for name, value in attributes.items() if name.startswith(PREFIX)}
     text = json.dumps(own, sort_keys=True).encode()
-    return text if own and len(text) <= _LARGEST else b""
+    return text if own and len(text) <= LARGEST else b""
 
 
 def _map_jpeg(made: GainMap, quality: int, comment: bytes) -> bytes:
@@ -185,9 +205,9 @@ def _map_jpeg(made: GainMap, quality: int, comment: bytes) -> bytes:
     if not done:
         raise Ldr2hdrError("the gain map cannot be encoded as JPEG.")
     jpeg = data.tobytes()
-    _, _, at = _headers(jpeg)[0]  # behind JFIF's
-    extra = _segment(_APP1, _XMP + _map_xmp(made)) + _segment(_APP2, _ISO + _map_metadata(made))
-    return jpeg[:at] + extra + (_segment(_COM, comment) if comment else b"") + jpeg[at:]
+    _, _, at = headers(jpeg)[0]  # behind JFIF's
+    extra = segment(APP1, XMP + _map_xmp(made)) + segment(APP2, ISO + _map_metadata(made))
+    return jpeg[:at] + extra + (segment(COM, comment) if comment else b"") + jpeg[at:]
 
 
 def _map_metadata(made: GainMap) -> bytes:
@@ -223,7 +243,7 @@ def _map_xmp(made: GainMap) -> bytes:
     return _packet(f'<rdf:Description rdf:about="" xmlns:hdrgm="{_SPACES["hdrgm"]}" {written}/>')
 
 
-def _directory(base: bytes, head: "list[_Place]", length: int) -> Iterator[bytes]:
+def _directory(base: bytes, head: list[Place], length: int) -> Iterator[bytes]:
     """The base's XMP packet with the directory of both pictures in it; as it was where both do not fit."""
     item = '<rdf:li rdf:parseType="Resource"><Container:Item Item:Semantic="{}" Item:Mime="image/jpeg"{}/></rdf:li>'
     spaces = "".join(f' xmlns:{name}="{_SPACES[name]}"' for name in ("hdrgm", "Container", "Item"))
@@ -233,9 +253,9 @@ def _directory(base: bytes, head: "list[_Place]", length: int) -> Iterator[bytes
         + item.format("GainMap", f' Item:Length="{length}"')
         + "</rdf:Seq></Container:Directory></rdf:Description>"
     )
-    found = [base[start + 4 + len(_XMP) : stop] for marker, start, stop in head if _is_xmp(base, marker, start)]
-    merged = _XMP + (_merged(found[0], description) if found else _packet(description))
-    yield merged if len(merged) <= _LARGEST else _XMP + found[0]
+    found = [base[start + 4 + len(XMP) : stop] for marker, start, stop in head if _is_xmp(base, marker, start)]
+    merged = XMP + (_merged(found[0], description) if found else _packet(description))
+    yield merged if len(merged) <= LARGEST else XMP + found[0]
 
 
 def _merged(packet: bytes, description: str) -> bytes:
@@ -274,63 +294,20 @@ def _index(first: int, second: int, distance: int) -> bytes:
     tiff += struct.pack(">HHII", 0xB001, 4, 1, 2)
     tiff += struct.pack(">HHIII", 0xB002, 7, 32, 50, 0)  # the entries' place, then no further directory
     tiff += struct.pack(">IIIHH", 0x030000, first, 0, 0, 0) + struct.pack(">IIIHH", 0, second, distance, 0, 0)
-    return _segment(_APP2, _MPF + tiff)
-
-
-def _segment(marker: int, payload: bytes) -> bytes:
-    return struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload
-
-
-_Place = tuple[int, int, int]
-"""A segment: its marker, where it starts (at 0xFF), and where it stops."""
-
-
-def _headers(data: bytes) -> list[_Place]:
-    """Every segment of a JPEG before its first scan. Raises ValueError where there is none."""
-    places, at = [], 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # a fill byte
-            at += 1
-            continue
-        if marker == _SOS:
-            break
-        stop = at + 2 if marker in _BARE else at + 2 + int.from_bytes(data[at + 2 : at + 4])
-        places.append((marker, at, stop))
-        at = stop
-    if not places or at >= len(data):
-        raise ValueError("it has no picture inside")
-    return places
-
-
-def _end(data: bytes) -> int:
-    """Where the first picture of a JPEG ends, behind its EOI; what follows is another picture or a film.
-
-    Raises ValueError for a file that is cut off.
-    """
-    at = _headers(data)[-1][2]
-    while 0 <= (at := data.find(b"\xff", at)) < len(data) - 1:
-        marker = data[at + 1]
-        if marker == _EOI:
-            return at + 2
-        if marker in (0x00, 0xFF) or marker in _BARE:
-            at += 1 if marker == 0xFF else 2
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4])
-    raise ValueError("it is cut off")
+    return segment(APP2, MPF + tiff)
 
 
 def _is_early(data: bytes, marker: int, start: int) -> bool:
     """JFIF's and EXIF's segments come first by their standards."""
-    return marker == _APP0 or (marker == _APP1 and data[start + 4 : start + 8] == b"Exif")
+    return marker == APP0 or (marker == APP1 and data[start + 4 : start + 8] == b"Exif")
 
 
 def _is_xmp(data: bytes, marker: int, start: int) -> bool:
-    return marker == _APP1 and data.startswith(_XMP, start + 4)
+    return marker == APP1 and data.startswith(XMP, start + 4)
 
 
 def _is_replaced(data: bytes, marker: int, start: int) -> bool:
     """What is written anew."""
     return _is_xmp(data, marker, start) or (
-        marker == _APP2 and (data.startswith(_MPF, start + 4) or data.startswith(_ISO, start + 4))
+        marker == APP2 and (data.startswith(MPF, start + 4) or data.startswith(ISO, start + 4))
     )

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ldr2hdr_cli.convert.job import MANIFEST, Manifest
+from ldr2hdr_cli.convert.manifest import MANIFEST, Manifest
+from ldr2hdr_cli.media.formats import FILM_SUFFIXES
 from ldr2hdr_cli.media.sources import VIEW_FOLDER
 from ldr2hdr_cli.terminal import one_line
 from ldr2hdr_cli.view.pictures import STOPS, Card, card_of
@@ -48,6 +49,8 @@ def build(
         raise Ldr2hdrError(f"{out} holds no job: {MANIFEST} is not there; give the -o of a convert.")
     manifest = Manifest.read(out)
     chosen = choose(manifest.entries)
+    if manifest.entries and not chosen:
+        raise Ldr2hdrError(f"{out} holds films alone, which a player shows; convert with --format exr too for a page.")
     folder = folder or out / VIEW_FOLDER
     pictures = folder / "pictures"
     side = SMALL_SIDE if len(chosen) > MANY else SIDE
@@ -69,9 +72,11 @@ def build(
 
 
 def choose(entries: dict[str, dict[str, Any]]) -> list[Chosen]:
-    """Every photograph, and of each clip a few frames spread evenly from its first to its last."""
+    """Every photograph, and of each clip a few frames spread evenly from its first to its last; no films."""
     clips: dict[str, list[str]] = {}
     for name, entry in entries.items():
+        if Path(name).suffix in FILM_SUFFIXES:
+            continue
         # The frames of a clip, or of a numbered sequence, differ in their last number.
         is_frame = entry.get("frame") is not None
         clips.setdefault(re.sub(r"\d+(?=\D*$)", "#", name) if is_frame else name, []).append(name)

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ldr2hdr_cli.convert.job import fingerprint
+from ldr2hdr_cli.convert.manifest import fingerprint
 from ldr2hdr_cli.convert.rendering import rendering_of
-from ldr2hdr_cli.media.colour import REC709, Chromaticities, conversion
-from ldr2hdr_cli.media.exr import HALF_MAX, read_planes
+from ldr2hdr_cli.media.colour import COLOR_INTEROP, REC709, Chromaticities, conversion
+from ldr2hdr_cli.media.display_light import DIFFUSE_WHITE
+from ldr2hdr_cli.media.exr import HALF_MAX, PREFIX, read_planes
+from ldr2hdr_cli.media.formats import SUFFIXES
 from ldr2hdr_cli.media.preview import display, fit, in_rec709, shown
 from ldr2hdr_cli.media.radiance import read_radiance
 from ldr2hdr_cli.media.sources import SourceInfo, probe, read_frames, read_still
@@ -55,7 +57,7 @@ def card_of(output: Path, name: str, entry: dict[str, Any], settings: dict[str, 
     """
     card = Card(one_line(name))
     try:
-        hdr, chromaticities = _result(output)
+        hdr, chromaticities = _result(_best(output, entry), settings, card)
     except (Ldr2hdrError, OSError) as error:
         card.failed = True
         card.marks.append(one_line(str(error)))
@@ -89,8 +91,21 @@ def card_of(output: Path, name: str, entry: dict[str, Any], settings: dict[str, 
     return card
 
 
-def _result(path: Path) -> tuple[np.ndarray, Chromaticities]:
-    """Linear RGB, H×W×3 float32, and its primaries."""
+def _best(output: Path, entry: dict[str, Any]) -> Path:
+    """Of the files of one result, the one that keeps most: scene-linear before what is led up to a display's peak."""
+    files = [output, *(output.with_name(name) for name in entry.get("more", {}))]
+    return min(files, key=lambda path: {".exr": 0, ".hdr": 1}.get(path.suffix, 2))
+
+
+def _result(path: Path, settings: dict[str, Any], card: Card) -> tuple[np.ndarray, Chromaticities]:
+    """Linear RGB, H×W×3 float32, LDR white 1.0 but for `--exposure`, and its primaries."""
+    if path.name.endswith((SUFFIXES["ultrahdr"], SUFFIXES["avif"])):
+        info, frame = read_still(path, from_hdr=True, gain_map="only")
+        light = linearise(frame.pixels, info.encoding.transfer, info.encoding.gamma)
+        if info.transfer == "pq":
+            light *= np.float32(DIFFUSE_WHITE / float(settings.get("white", DIFFUSE_WHITE)))
+        card.notes.append("Its highlights end at the peak of the display that it was written for.")
+        return light if frame.gain is None else light * frame.gain, info.chromaticities
     if path.suffix == ".hdr":
         hdr, attributes = read_radiance(path)
     else:
@@ -98,7 +113,10 @@ def _result(path: Path) -> tuple[np.ndarray, Chromaticities]:
         if not planes.keys() >= {"R", "G", "B"}:
             raise Ldr2hdrError(f"{path} has no channels R, G, B; run the same convert again.")
         hdr = np.stack([planes[channel] for channel in "RGB"], -1).astype(np.float32)
-    chromaticities = attributes.get("chromaticities") or REC709
+    known = COLOR_INTEROP.get(str(attributes.get("colorInteropID")))
+    if known is None and (space := attributes.get(PREFIX + "ocio")):
+        card.notes.append(one_line(f"It is in {space}, and shown as if that were linear Rec. 709."))
+    chromaticities = attributes.get("chromaticities") or known or REC709
     return np.nan_to_num(hdr, nan=0.0, posinf=HALF_MAX), tuple(float(value) for value in chromaticities)
 
 
@@ -111,11 +129,11 @@ def _source(entry: dict[str, Any], settings: dict[str, Any], card: Card) -> tupl
         deinterlace = bool(settings.get("deinterlace"))
         info = probe(path, deinterlace=deinterlace)
         if info.kind == "still":
-            info, frame = read_still(path)
+            info, frame = read_still(path, from_hdr=True)
         else:
             # Manifests of older versions have the frame's number only, which counts from 1 by default.
             index = entry.get("index", (entry.get("frame") or 1) - 1)
-            frame = next(iter(read_frames(path, first=index, last=index, deinterlace=deinterlace)))
+            frame = next(iter(read_frames(path, first=index, last=index, deinterlace=deinterlace, from_hdr=True)))
     except (OSError, StopIteration):
         card.notes.append("The source is gone: only the result is shown.")
         return None, None

@@ -14,7 +14,9 @@ from typer.testing import CliRunner, Result
 
 from ldr2hdr_cli.app import app
 from ldr2hdr_cli.convert.operators import METHODS
+from ldr2hdr_cli.evaluation.compare import network_method
 from ldr2hdr_cli.evaluation.options import OPERATORS
+from ldr2hdr_cli.evaluation.protocol import Case
 from ldr2hdr_cli.media.exr import write_exr
 from ldr2hdr_cli.media.pictures import read_hdr
 from ldr2hdr_cli.media.radiance import write_radiance
@@ -145,6 +147,22 @@ def test_panoramas_as_lights_and_photographs_exposed_again(tmp_path: Path) -> No
     result = run("--photos", photographs, "--share", "5,15", "-o", tmp_path / "out", *options)
     assert result.exit_code == 0, result.output
     assert "(2 pictures of 1 scene)" in result.output
+
+
+def test_a_network_looks_at_a_panorama_as_convert_does(weights: Path) -> None:
+    """In views: what lies behind the seam is beside what lies before it, and T² stands where nothing is clipped."""
+    ldr = np.full((64, 128, 3), 0.5, np.float32)
+    ldr[28:36, 60:68] = 1
+    turned = np.roll(ldr, 64, axis=1)
+    found = {}
+    for exposure in ("panorama", "share"):
+        method = network_method(weights, "cpu", "fp32")
+        cases = [Case("a", "a", exposure, 5.0, one, one, one >= 1) for one in (ldr, turned)]
+        found[exposure] = [method(case) for case in cases]
+        assert all((one[case.ldr < 1] == 0.25).all() for one, case in zip(found[exposure], cases, strict=True))
+    whole, behind = found["panorama"]
+    np.testing.assert_allclose(np.roll(behind, -64, axis=1), whole, rtol=1e-3)
+    assert not np.allclose(np.roll(found["share"][1], -64, axis=1), found["share"][0], rtol=1e-3)
 
 
 def test_fitting_the_curve_is_another_score(hdr: Path, tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ from typer.testing import CliRunner
 
 from ldr2hdr_cli.app import app
 from ldr2hdr_cli.media.colour import P3D65
+from ldr2hdr_cli.media.display_light import DisplayLight
 from ldr2hdr_cli.media.exr import read_exr
 from ldr2hdr_cli.media.sources import probe, read_still
+from ldr2hdr_cli.media.ultrahdr import write_ultrahdr
 from model import MaskedUNet, NetworkConfig, save_network
 from model.exposure import linearise
 from model.gain_map import OwnLight
@@ -317,6 +319,15 @@ def test_heif_and_avif_may_have_a_tone_map_after_the_standard(tmp_path, name, ki
     info, frame = read_still(path, gain_map="use")
     assert frame.gain is None and any("gain map is damaged" in note for note in info.notes)
     assert frame.pixels.min() > 0.98
+
+
+def test_the_ultra_hdr_that_convert_writes_is_read_with_its_light(tmp_path):
+    """Its base says hdrgm:Version, as those of Android phones do."""
+    Image.fromarray(base()).save(tmp_path / "a.jpg", quality=95, subsampling=0)
+    wanted = linearise(read_still(tmp_path / "a.jpg")[1].pixels, "srgb") * np.linspace(1, 4, WIDTH)[None, :, None]
+    how = DisplayLight(peak=10_000)  # which has no shoulder
+    write_ultrahdr(tmp_path / "b.jpg", wanted.astype(np.float32), tmp_path / "a.jpg", light=how)
+    np.testing.assert_allclose(light(tmp_path / "b.jpg"), wanted, rtol=0.03)
 
 
 def test_a_turned_photograph_turns_its_map(tmp_path):

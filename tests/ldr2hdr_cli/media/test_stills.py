@@ -343,3 +343,14 @@ def test_a_photograph_needs_none_of_the_readers_of_other_formats(tmp_path):
     )
     said = subprocess.run([sys.executable, "-c", code, tmp_path / "a.jpg"], capture_output=True, text=True, check=True)
     assert said.stdout == "[]\n"
+
+
+def test_a_tiff_of_16_bits_says_of_its_camera_what_one_of_8_does(tmp_path):
+    found = []
+    for kind in (np.uint8, np.uint16):
+        tags = [(271, "s", 0, "Maker", True), (272, "s", 0, "Model", True)]
+        path = tmp_path / f"{np.dtype(kind)}.tif"
+        tifffile.imwrite(path, np.ones((8, 8, 3), kind), photometric="rgb", extratags=tags, metadata=None)
+        found.append(read_still(path)[0].metadata)
+        assert probe(path).metadata == found[-1]
+    assert found[0] == found[1] == {"cameraMake": "Maker", "cameraModel": "Model"}

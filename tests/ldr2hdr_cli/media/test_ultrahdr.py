@@ -8,6 +8,7 @@ import cv2
 import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageCms, MpoImagePlugin
 
 from ldr2hdr_cli.media import ultrahdr
@@ -198,3 +199,33 @@ def test_same_bytes_each_time(photo, tmp_path):
         write_ultrahdr(tmp_path / name, lit(source), source)
     assert (tmp_path / "a.jpg").read_bytes() == (tmp_path / "b.jpg").read_bytes()
     assert io.BytesIO((tmp_path / "a.jpg").read_bytes()).read(2) == b"\xff\xd8"
+
+
+def test_a_tiff_gives_its_camera_and_not_its_layout_to_the_jpeg(tmp_path):
+    """Its XMP alone, 80 kB of an editor's history, is more than a JPEG's EXIF may be."""
+    codes = np.full((32, 48, 3), 30000, np.uint16)
+    tags = [(700, "B", 80_000, bytes(80_000), True), (271, "s", 0, "Maker", True)]
+    tifffile.imwrite(tmp_path / "a.tif", codes, photometric="rgb", extratags=tags, metadata=None)
+    pixels = np.full((32, 48, 3), 0.2, np.float32)
+    write_ultrahdr(tmp_path / "a.jpg", pixels, tmp_path / "a.tif", ldr=codes / np.float32(65535))
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert dict(image.getexif()) == {271: "Maker", 305: "tifffile.py"}
+
+
+def test_what_exif_says_beyond_the_camera_goes_along_but_for_notes_that_do_not_fit(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif.get_ifd(0x8769).update({0x829A: 0.5, 0x927C: bytes(70_000)})  # ExposureTime, MakerNote
+    exif.get_ifd(0x8825)[1] = "N"
+    codes = np.full((32, 48, 3), 90, np.uint8)
+    Image.fromarray(codes).save(tmp_path / "a.png", exif=exif)
+    write_ultrahdr(
+        tmp_path / "a.jpg",
+        np.full((48, 32, 3), 0.2, np.float32),
+        tmp_path / "a.png",
+        ldr=np.full((48, 32, 3), 90 / 255, np.float32),
+    )
+    with Image.open(tmp_path / "a.jpg") as image:
+        found = image.getexif()
+        assert found.get(0x0112, 1) == 1 and dict(found.get_ifd(0x8825)) == {1: "N"}
+        assert dict(found.get_ifd(0x8769)) == {0x829A: 0.5}
