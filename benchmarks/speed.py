@@ -21,7 +21,7 @@ import torch
 from ldr2hdr_cli.convert.temporal import TemporalFilter, as_measured, measure, reduced
 from ldr2hdr_cli.media.exr import write_exr
 from ldr2hdr_cli.media.sources import read_frames, read_still
-from ldr2hdr_cli.options import cores, encoder_threads
+from ldr2hdr_cli.option_values import cores, encoder_threads
 from model import MaskedUNet, NetworkConfig, Reconstructor, exposure_mask, load_network
 from model.checkpoint import usual_working_size
 from model.codes import Codes

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from ldr2hdr_cli.evaluation.options import EvaluateOptions
-from ldr2hdr_cli.options import Command, CommandOptions, make_options, with_options
+from ldr2hdr_cli.options import CommandOptions
 from ldr2hdr_cli.train_commands import train_app
+from ldr2hdr_cli.typer_options import Command, make_options, with_options
 from model import __version__
 from model.errors import Ldr2hdrError
 

@@ -6,137 +6,15 @@ options of `evaluate` are in `evaluation.options`, those of training in `train.c
 standard library and Typer is imported here, since `ldr2hdr --help` reads this file.
 """
 
-import inspect
-import os
-import re
-import string
-import typing
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import Field, dataclass, fields
-from fractions import Fraction
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal
 
-import typer
-from typer.core import TyperCommand
-
-from ldr2hdr_cli.config_file import read_yaml
 from ldr2hdr_cli.media.formats import FILMS, SHOWN, SUFFIXES
 from ldr2hdr_cli.media.limits import MAX_FRAMES, MAX_PIXELS
-from model.errors import Ldr2hdrError
-from model.settings import checked, setting
-
-PREFIX = "LDR2HDR_"  # of environment variables
-T = TypeVar("T")
-
-
-def _text(value: Any, _shown: str) -> Any:
-    """A number, as YAML reads `fps: 25`, is the same as its text."""
-    return str(value) if isinstance(value, int | float | Fraction) and not isinstance(value, bool) else value
-
-
-def cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def encoder_threads(asked: str) -> int:
-    """`--encoders` as a number."""
-    return max(2, min(cores(), 16)) if asked == "auto" else int(asked)
-
-
-def _count(*words: str, what: str = "pixels") -> Callable[[Any, str], Any]:
-    """Reads a number of pixels, or of something else, or one of `words`."""
-
-    def read(value: Any, shown: str) -> Any:
-        text = _text(value, shown)
-        # `isdigit` would take ² for a number.
-        if text in words or (isinstance(text, str) and re.fullmatch(r"0*[1-9][0-9]{0,8}", text)):
-            return text
-        raise Ldr2hdrError(f"{shown} {brief(text)}: give a number of {what}, or {' or '.join(words)}.")
-
-    return read
-
-
-def frame_rate(value: Any, shown: str = "--fps") -> Fraction | None:
-    """ "25", "23.976", "24000/1001" → frames a second. Raises Ldr2hdrError."""
-    if value is None:
-        return None
-    text = str(value)
-    try:
-        rate = Fraction(0 if "e" in text.lower() else text.strip())  # 1e99999999 would be written out in full
-    except (ValueError, ZeroDivisionError):
-        rate = Fraction(0)
-    if not 0 < rate <= 1000:
-        raise Ldr2hdrError(f"{shown} {brief(text)}: give frames a second, such as 25, 23.976 or 24000/1001.")
-    return rate
-
-
-def memory_bytes(value: Any, shown: str = "--memory") -> int | None:
-    """ "6G", "512M", "1.5g" → bytes; None for "auto". Raises Ldr2hdrError."""
-    if value is None or value == "auto":
-        return None
-    text = str(value)
-    found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([kmgt]?)i?b?", text.strip().lower())
-    amount = int(float(found[1]) * 1024 ** " kmgt".index(found[2] or " ")) if found else 0
-    if amount == 0:
-        raise Ldr2hdrError(f"{shown} {brief(text)}: not an amount of memory; write it like 6G or 512M.")
-    return amount
-
-
-def name_pattern(value: Any, shown: str) -> None:
-    """Checks a pattern of names: {stem} and {frame}, with a width such as {frame:04d}. Raises Ldr2hdrError."""
-    text, found = str(value), set()
-    try:
-        for literal, name, spec, conversion in string.Formatter().parse(text):
-            if not literal.isprintable() or set(literal) & set('/\\:*?"<>|'):
-                raise Ldr2hdrError(f"{shown} {brief(text)}: a name, and no path; the directory is that of -o.")
-            if name is not None:
-                allowed = r"(0?[1-9]?d?)" if name == "frame" else ""
-                if name not in ("stem", "frame") or conversion or not re.fullmatch(allowed, spec or ""):
-                    raise ValueError(name)
-                found.add(name)
-    except ValueError:
-        raise Ldr2hdrError(f"{shown} {brief(text)}: write it like {{stem}}.{{frame:04d}}; there is no other.") from None
-    if not found or text.startswith("."):
-        raise Ldr2hdrError(f"{shown} {brief(text)}: write it like {{stem}}.{{frame:04d}}, with one of them at least.")
-
-
-def formats(value: Any, shown: str = "--format") -> str:
-    """ "exr", "exr,ultrahdr" → each once, in that order. Raises Ldr2hdrError."""
-    names, known = list(dict.fromkeys(name.strip() for name in str(value).split(","))), (*SUFFIXES, *FILMS)
-    if unknown := [name for name in names if name not in known]:
-        raise Ldr2hdrError(f"{shown} {brief(unknown[0])!r}: choose from {', '.join(known)}, with commas between.")
-    return ",".join(names)
-
-
-def read_with(check: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
-    """Checks the text and keeps it as it is, since results and the manifest quote it."""
-
-    def read(value: Any, shown: str) -> Any:
-        check(value, shown)
-        return _text(value, shown)
-
-    return read
-
-
-def brief(text: Any) -> str:
-    text = str(text)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-@dataclass(frozen=True)
-class Options:
-    """Fields that are checked as they are set, made with `setting`.
-
-    What `setting` takes besides a default and a help text: panel, the box of the help that an option stands in; short,
-    another spelling of its flag; metavar; decides, whether it decides what comes out; and what `model.settings` knows.
-    """
-
-    def __post_init__(self) -> None:
-        for entry in fields(self):
-            value = checked(entry.name, getattr(self, entry.name), type(self), entry.name)
-            object.__setattr__(self, entry.name, value)
+from ldr2hdr_cli.option_values import as_text, count, formats, frame_rate, memory_bytes, name_pattern, read_with
+from ldr2hdr_cli.typer_options import Options
+from model.settings import setting
 
 
 @dataclass(frozen=True)
@@ -148,7 +26,7 @@ class ConvertOptions(Options):
     """
 
     recursive: bool = setting(False, "Subdirectories too; their tree is kept.", panel="Input", short="-r")
-    frames: str | None = setting(None, "Frames of a clip, e.g. 100-250.", panel="Input", metavar="A-B", read=_text)
+    frames: str | None = setting(None, "Frames of a clip, e.g. 100-250.", panel="Input", metavar="A-B", read=as_text)
     every: int = setting(1, "Every Nth frame only.", panel="Input", low=1)
     start_number: int = setting(1, "Number of a clip's first frame.", panel="Input", low=0)
     deinterlace: bool = setting(
@@ -214,7 +92,7 @@ class ConvertOptions(Options):
         "Longer side of the reduced picture that sets the level of clipped areas; auto: 512; off: none.",
         panel="Reconstruction",
         metavar="auto|off|PIXELS",
-        read=_count("auto", "off"),
+        read=count("auto", "off"),
         decides=True,
     )
 
@@ -283,7 +161,7 @@ class ConvertOptions(Options):
     crf: float = setting(
         16.0, "Constant quality of hdr10 and hlg; 0 is the best.", panel="Output", low=0, high=63, decides=True
     )
-    preset: str | None = setting(None, "Of the encoder.", panel="Output", metavar="NAME", read=_text, decides=True)
+    preset: str | None = setting(None, "Of the encoder.", panel="Output", metavar="NAME", read=as_text, decides=True)
     colorspace: Literal["source", "rec709", "rec2020", "acescg", "aces2065-1", "p3-d65"] = setting(
         "source",
         "Primaries of the results: those of each source, or converted; aces2065-1: an ACES container, uncompressed.",
@@ -341,7 +219,7 @@ class ConvertOptions(Options):
         "auto",
         "Side of a tile in pixels; auto: as large as memory allows.",
         panel="Speed and memory",
-        read=_count("auto"),
+        read=count("auto"),
         decides=True,
     )
     overlap: int = setting(128, "Pixels shared by neighbouring tiles.", panel="Speed and memory", low=0, decides=True)
@@ -357,7 +235,7 @@ class ConvertOptions(Options):
         "Threads that write results; auto: one a core, from 2 to 16.",
         panel="Speed and memory",
         metavar="auto|THREADS",
-        read=_count("auto", what="threads"),
+        read=count("auto", what="threads"),
     )
     hwaccel: Literal["none", "auto", "cuda", "qsv", "vaapi", "d3d11va", "videotoolbox"] = setting(
         "none",
@@ -408,120 +286,4 @@ class CommandOptions(ConvertOptions):
     json: bool = setting(False, "One JSON line an event on stdout.", panel="Messages")
     log_file: Path | None = setting(  # noqa: RUF009
         None, "Append every event, with the time, to this file.", panel="Messages", metavar="FILE"
-    )
-
-
-def make_options(
-    owner: type[T], flags: Mapping[str, Any], config: Path | None, environment: Mapping[str, str] = os.environ
-) -> T:
-    """Defaults, then a YAML file, then `LDR2HDR_…` variables, then flags; a later one over an earlier.
-
-    Raises Ldr2hdrError that names where the value stood: FILE: tile, LDR2HDR_TILE, or --tile.
-    """
-    known = {_name(entry): entry for entry in fields(owner)}  # type: ignore[arg-type]
-    values: dict[str, Any] = {}
-    if config is not None:
-        for key, value in read_yaml(config, "write one option a line, such as `tile: 512`").items():
-            entry = known.get(key.replace("-", "_")) if isinstance(key, str) else None
-            if entry is None:
-                raise Ldr2hdrError(f"{config} has no option {brief(repr(key))} to set; there are {', '.join(known)}.")
-            values[entry.name] = checked(entry.name, value, owner, f"{config}: {key}")
-    hints = typing.get_type_hints(owner)
-    for name, entry in known.items():
-        variable = PREFIX + name.upper()
-        if entry.name in flags:
-            values[entry.name] = checked(entry.name, flags[entry.name], owner, _flag(entry))
-        elif text := environment.get(variable):
-            values[entry.name] = checked(entry.name, _of_variable(text, hints[entry.name]), owner, variable)
-    return owner(**values)
-
-
-def _of_variable(text: str, wanted: Any) -> Any:
-    """A variable holds only text: several names stand in it as in PATH, and digits are a number where one is wanted."""
-    choices = typing.get_args(wanted)
-    if type(None) in choices:
-        wanted = next(kind for kind in choices if kind is not type(None))
-    if typing.get_origin(wanted) in (list, tuple):
-        return text.split(os.pathsep)
-    return int(text) if wanted is int and re.fullmatch(r"-?[0-9]{1,18}", text) else text
-
-
-def _name(entry: Field[Any]) -> str:
-    """An option's name in settings files; the field of one that Python knows already ends in an underscore."""
-    return entry.name.rstrip("_")
-
-
-def _flag(entry: Field[Any]) -> str:
-    return "--" + _name(entry).replace("_", "-")
-
-
-def with_options(
-    sections: Mapping[str, type], without: Collection[str] = (), *, bounded: bool = True
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Adds an option to a command for every field of `sections`, but those named in `without`.
-
-    The command gets what was given on the command line, and no defaults, as `flags`: section → field → value. Beside
-    every --x that is true or false there is --no-x, which undoes a `true` from a file or a variable.
-    bounded: Typer refuses what is out of a field's bounds, and shows them in the help.
-    """
-    made = {
-        f"{section}__{entry.name}": (section, entry.name, _parameter(section, owner, entry, bounded))
-        for section, owner in sections.items()
-        for entry in fields(owner)
-        if entry.name not in without
-    }
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = [p for p in inspect.signature(command).parameters.values() if p.name not in ("flags", "context")]
-        asks_context = "context" in inspect.signature(command).parameters
-
-        def wrapper(context: typer.Context, **values: Any) -> None:
-            flags: dict[str, dict[str, Any]] = {}
-            for key, (section, name, _) in made.items():
-                value = values.pop(key)
-                source = context.get_parameter_source(key)
-                if source is not None and source.name == "COMMANDLINE":
-                    flags.setdefault(section, {})[name] = value
-            command(**values, **({"context": context} if asks_context else {}), flags=flags)
-
-        keyword = inspect.Parameter.KEYWORD_ONLY
-        given = [inspect.Parameter("context", keyword, annotation=typer.Context)]
-        given += [p.replace(kind=keyword) for p in own] + [parameter for _, _, parameter in made.values()]
-        wrapper.__signature__ = inspect.Signature(given)  # type: ignore[attr-defined]
-        wrapper.__annotations__ = {p.name: p.annotation for p in given}
-        wrapper.__doc__, wrapper.__name__ = command.__doc__, command.__name__
-        return wrapper
-
-    return decorate
-
-
-class Command(TyperCommand):
-    """A command whose help leaves out the --no-x of what is off anyway."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        for parameter in self.params:  # changed in place: once its help is written, a command does nothing else
-            if parameter.default is False:
-                parameter.secondary_opts = []
-        super().format_help(ctx, formatter)
-
-
-def _parameter(section: str, owner: type, entry: Field[Any], bounded: bool) -> inspect.Parameter:
-    """The Typer option of one field, named section__field so that its value finds its way back."""
-    wanted, more = typing.get_type_hints(owner)[entry.name], entry.metadata
-    flag = _flag(entry)
-    if wanted is bool:
-        flag += "/--no-" + flag[2:]
-    info = typer.Option(
-        *[flag, more["short"]] if "short" in more else [flag],
-        help=more["help"],
-        rich_help_panel=more.get("panel", section.capitalize()),
-        metavar=more.get("metavar"),
-        min=more.get("low") if bounded else None,
-        max=more.get("high") if bounded else None,
-    )
-    return inspect.Parameter(
-        f"{section}__{entry.name}",
-        inspect.Parameter.KEYWORD_ONLY,
-        default=entry.default,
-        annotation=Annotated[wanted, info],
     )

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ldr2hdr_cli.config_file import read_yaml
-from ldr2hdr_cli.options import Command, with_options
+from ldr2hdr_cli.typer_options import Command, with_options
 from model.errors import Ldr2hdrError
 from train.config import SECTIONS, Settings, make_settings
 

@@ -17,7 +17,8 @@ from ldr2hdr_cli.convert.temporal import Motion, TemporalFilter, as_measured, me
 from ldr2hdr_cli.convert.worklist import Work
 from ldr2hdr_cli.media.source_info import SourceInfo
 from ldr2hdr_cli.memory import machine_memory
-from ldr2hdr_cli.options import ConvertOptions, cores, memory_bytes
+from ldr2hdr_cli.option_values import cores, memory_bytes
+from ldr2hdr_cli.options import ConvertOptions
 from model.checkpoint import load_network, usual_working_size
 from model.codes import Codes
 from model.device import Down, devices

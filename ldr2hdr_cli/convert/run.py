@@ -26,7 +26,8 @@ from ldr2hdr_cli.media.preview import preview_strip, write_preview
 from ldr2hdr_cli.media.radiance import write_radiance
 from ldr2hdr_cli.media.source_info import SourceInfo
 from ldr2hdr_cli.media.sources import find_inputs, parse_frames
-from ldr2hdr_cli.options import ConvertOptions, encoder_threads, frame_rate
+from ldr2hdr_cli.option_values import encoder_threads, frame_rate
+from ldr2hdr_cli.options import ConvertOptions
 from model import __version__
 from model.errors import Ldr2hdrError
 

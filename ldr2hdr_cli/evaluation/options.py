@@ -6,7 +6,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from ldr2hdr_cli.options import ConvertOptions, Options, read_with
+from ldr2hdr_cli.option_values import read_with
+from ldr2hdr_cli.options import ConvertOptions
+from ldr2hdr_cli.typer_options import Options
 from model.errors import Ldr2hdrError
 from model.settings import brief, setting
 

@@ -13,7 +13,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from ldr2hdr_cli.app import app, main
-from ldr2hdr_cli.options import CommandOptions, ConvertOptions, make_options
+from ldr2hdr_cli.options import CommandOptions, ConvertOptions
+from ldr2hdr_cli.typer_options import make_options
 from model.errors import Ldr2hdrError
 
 

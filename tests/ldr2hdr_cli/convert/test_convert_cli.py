@@ -17,7 +17,7 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from ldr2hdr_cli import options
+from ldr2hdr_cli import option_values, options
 from ldr2hdr_cli.app import _interrupted, app
 from ldr2hdr_cli.media.exr import read_exr
 from model import MaskedUNet, NetworkConfig, save_network
@@ -598,9 +598,9 @@ def test_a_decoder_that_is_not_there_is_told_and_made_up_for(tmp_path, weights):
 
 @pytest.mark.parametrize(("there", "threads"), [(1, 2), (8, 8), (64, 16)])
 def test_there_are_as_many_encoders_as_cores(monkeypatch, there, threads):
-    monkeypatch.setattr(options, "cores", lambda: there)
-    assert options.encoder_threads(options.ConvertOptions().encoders) == threads
-    assert options.encoder_threads(options.ConvertOptions(encoders=3).encoders) == 3  # type: ignore[arg-type]
+    monkeypatch.setattr(option_values, "cores", lambda: there)
+    assert option_values.encoder_threads(options.ConvertOptions().encoders) == threads
+    assert option_values.encoder_threads(options.ConvertOptions(encoders=3).encoders) == 3  # type: ignore[arg-type]
     with pytest.raises(Ldr2hdrError, match="encoders 0: give a number of threads, or auto"):
         options.ConvertOptions(encoders="0")
 

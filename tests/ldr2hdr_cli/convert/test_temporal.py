@@ -22,7 +22,7 @@ from ldr2hdr_cli.app import app
 from ldr2hdr_cli.convert import network, temporal
 from ldr2hdr_cli.convert.temporal import BLOCK, WARM_UP, Depends, TemporalFilter, measure, warm_up
 from ldr2hdr_cli.media.exr import read_exr
-from ldr2hdr_cli.options import frame_rate
+from ldr2hdr_cli.option_values import frame_rate
 from model import MaskedUNet, NetworkConfig, Reconstructor, save_network
 from model.errors import Ldr2hdrError
 from model.masked_unet import initialise
