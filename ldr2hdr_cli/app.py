@@ -134,7 +134,7 @@ def evaluate(flags: dict[str, dict[str, Any]], config: Config = None) -> None:
 
 @app.command(cls=Command)
 def view(
-    out: Annotated[Path, typer.Argument(help="The -o of a convert.", metavar="OUT")],
+    out: Annotated[Path, typer.Argument(help="What -o named for convert.", metavar="OUT")],
     folder: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Directory for the page. (default: OUT/ldr2hdr-view)", metavar="DIR"),

@@ -37,8 +37,10 @@ def space_of_still(start: bytes, image: Image.Image) -> tuple[Space, tuple[str, 
     if image.format == "PNG" and ("gamma" in info or "chromaticity" in info):
         return _of_chunks(info.get("gamma"), info.get("chromaticity"))
     exif = image.getexif()
-    tag = exif.get_ifd(0x8769).get(0xA001)  # ColorSpace
-    if tag == 2 or exif.get_ifd(0xA005).get(1) == "R03":  # DCF's optional space (CIPA DC-009, 3.2.4)
+    camera = exif.get_ifd(0x8769)
+    tag = camera.get(0xA001)  # ColorSpace
+    interoperability = exif.get_ifd(0xA005) if 0xA005 in camera else {}  # which Pillow 11 raises KeyError without
+    if tag == 2 or interoperability.get(1) == "R03":  # DCF's optional space (CIPA DC-009, 3.2.4)
         return _ADOBE_RGB, ()
     return SRGB, () if tag == 1 else ("primaries", "transfer")
 

@@ -76,7 +76,7 @@ def plain(text: str) -> str:
         if line.startswith("Usage:"):
             line = re.sub(r"[\[\]{}.]", "", line).upper()
         elif panel == "Arguments" and not is_title:
-            line = re.sub(r"^(\* )?(?:[a-z_]+ (?=[A-Z\[{]))?", r"\1", line)  # `inputs INPUT`
+            line = re.sub(r"^(\* )?(?:[a-z_]+ (?=(?!PATH )[A-Z\[{]))?", r"\1", line)  # `inputs INPUT`
             line = re.sub(r"^((?:\* )?\S+ )" + types, r"\1", line)
             line = re.sub(r"^((?:\* )?)(\S+)", lambda found: found[1] + found[2].strip("[]{}.").upper(), line)
         line = re.sub(r"^((?:\* )?(?:-[^ ]+ )+)" + types, r"\1", line).strip()

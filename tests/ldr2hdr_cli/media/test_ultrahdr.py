@@ -118,7 +118,7 @@ def test_pillow_finds_both_pictures_by_the_index(photo, tmp_path):
 def test_map_lies_as_the_base_is_stored(photo, tmp_path, orientation):
     source, out = photo(orientation=orientation), tmp_path / "out.jpg"
     stored = lit(source)
-    upright = cv2.imdecode(np.fromfile(source, np.uint8), cv2.IMREAD_COLOR_RGB)  # OpenCV applies the orientation
+    upright = cv2.imdecode(np.fromfile(source, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]  # OpenCV applies the orientation
     linear = linearise(upright.astype(np.float32) / 255, "srgb")
     hdr = np.where(linear.min(-1, keepdims=True) > 0.99, linear * np.float32([4, 3, 2]), linear)
     write_ultrahdr(out, hdr, source, quality=100)
