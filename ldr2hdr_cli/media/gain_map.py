@@ -5,6 +5,7 @@ Three kinds are read: ISO 21496-1 (2025), in JPEGs of several pictures (CIPA DC-
 ("Applying Apple HDR effect to your photos", Apple developer documentation) in JPEG and HEIC.
 """
 
+import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+from PIL import Image
 
 from ldr2hdr_cli.media.jpeg import APP1, APP2, ISO, MPF, XMP, headers
 from model.exposure import linearise
@@ -180,13 +182,9 @@ def _channels(codes: np.ndarray, wanted: int) -> np.ndarray:
 
 def decoded(jpeg: bytes) -> np.ndarray:
     """float32 h×w×(1 or 3) in [0, 1], RGB."""
-    import cv2
-
-    codes = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
-    if codes is None:
-        raise ValueError("its gain map cannot be decoded")
-    codes = codes[..., None] if codes.ndim == 2 else codes[..., ::-1]
-    return codes.astype(np.float32) / np.float32(255)
+    with Image.open(io.BytesIO(jpeg)) as image:  # which says where one is cut off, and OpenCV may not
+        codes = np.asarray(image if image.mode == "L" else image.convert("RGB"), np.float32) / np.float32(255)
+    return codes[..., None] if codes.ndim == 2 else codes
 
 
 def _elements(xmp: bytes) -> dict[str, list[str]]:

@@ -101,7 +101,7 @@ def test_small_lamps_keep_their_edges(size: float) -> None:
 
     def predict(codes: np.ndarray) -> np.ndarray | None:
         clipped = (codes > 0.96).any(2, keepdims=True)
-        return np.where(clipped, np.float32(3), 0).repeat(3, 2) if clipped.any() else None
+        return np.where(clipped, np.float32(3), np.float32(0)).repeat(3, 2) if clipped.any() else None
 
     found = reconstruct_views(predict, panorama, 0.96)
     clipped = (panorama > 0.96).any(2)
