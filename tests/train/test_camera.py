@@ -30,7 +30,7 @@ def soft_noise(height: int, width: int, seed: int = 0, blur: float = 2.0) -> np.
 
 
 def remapped(scene: np.ndarray, yaw: float, pitch: float, roll: float, fov: float, size: int) -> np.ndarray:
-    """The same view, pixel by pixel from its four neighbours: `cv2.remap` rounds to 32nds of a pixel before OpenCV 5."""
+    """The same view, pixel by pixel from four neighbours: before OpenCV 5 `cv2.remap` rounds to 32nds of a pixel."""
     focal = focal_length(size, fov)
     scene = reduced(scene, focal)
     rows, columns = np.mgrid[:size, :size].astype(np.float32)
