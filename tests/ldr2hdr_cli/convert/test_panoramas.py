@@ -44,7 +44,7 @@ def convert(out: Path, weights: Path, *arguments: object) -> list[dict]:
     words = ["convert", "-o", out, "--weights", weights, *how, *arguments]
     done = CliRunner().invoke(app, list(map(str, words)))
     assert done.exit_code == 0, done.output
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
 def panorama_notes(events: list[dict]) -> list[str]:

@@ -21,7 +21,7 @@ def heic(path: Path) -> None:
 def convert(folder: Path, out: Path) -> tuple[int, list[dict]]:
     """Exit status, and events."""
     done = CliRunner().invoke(app, ["convert", str(folder), "-o", str(out), "--method", "clip", "--json"])
-    return done.exit_code, [json.loads(line) for line in done.stdout.splitlines()]
+    return done.exit_code, [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
 def names(events: list[dict], kind: str) -> list[str]:
