@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from ldr2hdr_cli.media.pictures import read_hdr
 from ldr2hdr_cli.media.radiance import write_radiance
 from model import MaskedUNet, NetworkConfig, save_network
 from model.errors import Ldr2hdrError
+from tests import cli
 
 SMALL = ["--size", "48", "--views", "1", "--no-cvvdp", "--jobs", "1", "--device", "cpu"]
 
@@ -287,10 +287,8 @@ def test_hostile_names_are_read_and_shown_as_text(hdr: Path, weights: Path, tmp_
     evil = weights.rename(tmp_path / "@net\x1b[2J.safetensors")
     out = tmp_path / "out\x1b[2J"
     arguments = ["--hdr", folder, "--weights", evil, "--method", "clip", "-o", out, "--no-mild", *SMALL]
-    done = subprocess.run(
-        [sys.executable, "-m", "ldr2hdr_cli.app", "evaluate", *map(os.fsencode, arguments)], capture_output=True
-    )
-    said = done.stdout.decode() + done.stderr.decode()
+    done = cli.run("evaluate", *arguments)
+    said = done.stdout + done.stderr
     assert done.returncode == 0, said
     assert all(character.isprintable() or character == "\n" for character in said)
     for name in ("results.csv", "results.json", "index.html"):
