@@ -1,5 +1,6 @@
 """Clips and pictures that the tests make for themselves."""
 
+import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
@@ -12,6 +13,9 @@ import pytest
 from hypothesis import settings
 
 from tests import cli
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores; read by torch when it is imported
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 settings.register_profile("same_every_time", derandomize=True, deadline=None)
 settings.load_profile("same_every_time")
