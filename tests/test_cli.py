@@ -1,7 +1,10 @@
 """The processes of tests/cli.py end, speak and die as those of subprocess do."""
 
 import os
+import pickle
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -69,3 +72,15 @@ def test_nothing_hangs_and_nothing_is_left(waiting, tmp_path):
             os.kill(process.pid, 0)
     with pytest.raises(FileNotFoundError):
         cli.start("--version", cwd=tmp_path / "none")
+
+
+@pytest.mark.skipif(not cli.FORKS, reason="processes are started by themselves here")
+def test_a_helper_without_an_owner_ends_all_that_it_has_forked(waiting):
+    process, helper = waiting(), cli._zygote()
+    refused = pickle.dumps(([], "/none", {}, None, False))
+    with open(os.devnull, "r+b") as null:  # noqa: PTH123
+        socket.send_fds(helper._socket, [refused], [null.fileno()] * 4)
+    assert select.select([helper._socket], [], [], 60)[0]  # an answer, which is left unread
+    helper.close()
+    cli._zygote.cache_clear()
+    assert process.communicate(timeout=30) == ("", "")  # nobody holds its pipes any more
