@@ -1,7 +1,8 @@
 """Clips and pictures that the tests make for themselves."""
 
+import os
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,11 @@ import av
 import numpy as np
 import pytest
 from hypothesis import settings
+
+from tests import cli
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores; read by torch when it is imported
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 settings.register_profile("same_every_time", derandomize=True, deadline=None)
 settings.load_profile("same_every_time")
@@ -97,6 +103,18 @@ def _set_matrix(path: Path, matrix: Sequence[float]) -> None:
     a, b, c, d = (round(value * 2**16) for value in matrix)
     data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 2**30)
     path.write_bytes(data)
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    yield
+    cli.close_all()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_helper_is_left() -> Iterator[None]:
+    yield
+    cli.close()
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ BRIEF = {
     "--validation-patches 1 --pictures-every 0 --accelerator cpu",
     ("train", "finetune"): "--max-steps 1 --patch-size 32 --batch-size 1 --workers 0 --validation-patches 1 "
     "--pictures-every 0 --accelerator cpu",
-    ("evaluate", "--hdr"): "--size 48 --views 1 --no-cvvdp --jobs 1 --device cpu",
+    ("evaluate", "--hdr"): "--size 48 --views 1 --share 8 --no-mild --no-cvvdp --jobs 1 --device cpu",
 }
 
 

@@ -2,8 +2,6 @@
 
 import io
 import json
-import os
-import subprocess
 import sys
 import tracemalloc
 from fractions import Fraction
@@ -22,6 +20,7 @@ from ldr2hdr_cli.media.radiance import write_radiance
 from model.checkpoint import save_network
 from model.errors import Ldr2hdrError
 from model.masked_unet import MaskedUNet, NetworkConfig
+from tests import cli
 
 
 def attributes():
@@ -156,12 +155,8 @@ ESCAPES = "\x1b]0;owned\x07\x1b[2J\u202e\r\n"
 
 def info(*arguments) -> tuple[int, str, str]:
     """Exit status, stdout, stderr of the command, which is given 200 columns."""
-    done = subprocess.run(
-        [sys.executable, "-m", "ldr2hdr_cli.app", "info", *map(str, arguments)],
-        capture_output=True,
-        env={**os.environ, "COLUMNS": "200"},
-    )
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
+    done = cli.run("info", *arguments, env={"COLUMNS": "200"})
+    return done.returncode, done.stdout, done.stderr
 
 
 def hostile(folder: Path) -> list[Path]:

@@ -1,9 +1,7 @@
 """Options from defaults, a YAML file, the environment and flags; what is refused, and by which sentence."""
 
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from ldr2hdr_cli.app import app, main
 from ldr2hdr_cli.options import CommandOptions, ConvertOptions
 from ldr2hdr_cli.typer_options import make_options
 from model.errors import Ldr2hdrError
+from tests import cli
 
 
 def config(folder: Path, text: str) -> Path:
@@ -148,14 +147,7 @@ def test_the_command_takes_a_file_and_variables(tmp_path):
     Image.fromarray(np.full((8, 8, 3), 200, np.uint8)).save(tmp_path / "photo.png")
     path = config(tmp_path, "method: clip\nformat: hdr\nexposure: 1\n")
     words = ["convert", "photo.png", "-o", "out", "--config", path.name, "--exposure", "2"]
-    done = subprocess.run(
-        [sys.executable, "-m", "ldr2hdr_cli.app", *words],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=120,
-        env={**os.environ, "LDR2HDR_FORMAT": "exr", "LDR2HDR_QUIET": "1"},
-    )
+    done = cli.run(*words, cwd=tmp_path, env={"LDR2HDR_FORMAT": "exr", "LDR2HDR_QUIET": "1"})
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert (tmp_path / "out" / "photo.exr").is_file()
     lines = (tmp_path / "out" / "ldr2hdr-manifest.jsonl").read_text().splitlines()

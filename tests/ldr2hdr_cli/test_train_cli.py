@@ -25,6 +25,7 @@ from ldr2hdr_cli.media.pictures import read_photo
 from model import MaskedUNet, NetworkConfig, Reconstructor, load_network, save_network
 from model.checkpoint import read_metadata
 from model.errors import Ldr2hdrError
+from tests import cli
 from train.config import make_settings
 from train.datasets import load_photo
 from train.loop import train as fit
@@ -34,11 +35,7 @@ from train.scenes import pictures_of
 TINY = ["--base-channels", 2, "--depth", 2, "--patch-size", 16, "--batch-size", 2, "--accelerator", "cpu"]
 TINY += ["--perceptual", "none", "--validation-patches", 2, "--pictures-every", 0, "--log-every", 1]
 ONE_STEP = ["--max-steps", 1, "--workers", 0]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-
-
-def command(*arguments) -> list[str]:
-    return [sys.executable, "-m", "ldr2hdr_cli.app", "train", *map(str, arguments)]
+WIDE = {"COLUMNS": "200"}
 
 
 @pytest.fixture
@@ -80,8 +77,8 @@ def children(process: int) -> list[int]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_whole_process_group_saves_and_the_run_can_go_on(photos, tmp_path, train, number):
     run = tmp_path / "run"
-    begin = command("pretrain", "--images", photos, "--out", run, *TINY, "--workers", 2, "--max-steps", 10**9)
-    process = subprocess.Popen(begin, stderr=subprocess.PIPE, text=True, start_new_session=True, env=ENVIRONMENT)
+    words = ["--images", photos, "--out", run, *TINY, "--workers", 2, "--max-steps", 10**9]
+    process = cli.start("train", "pretrain", *words, start_new_session=True, env=WIDE)
     deadline = time.monotonic() + 60
     while not logged(run) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -101,9 +98,10 @@ def test_a_signal_to_the_whole_process_group_saves_and_the_run_can_go_on(photos,
 
 def test_two_processes_step_as_one_with_the_doubled_batch(photos, tmp_path, train):
     options = ["pretrain", "--images", photos, *TINY, "--workers", 0, "--max-steps", 4, "--validation-patches", 1]
-    pair = subprocess.run(
-        command(*options, "--out", tmp_path / "pair", "--batch-size", 1, "--devices", 2, "--strategy", "ddp"),
-        capture_output=True, text=True, timeout=120, env=ENVIRONMENT,
+    twice = [*options, "--out", tmp_path / "pair", "--batch-size", 1, "--devices", 2, "--strategy", "ddp"]
+    pair = subprocess.run(  # a real process: it starts itself once more
+        [sys.executable, "-m", "ldr2hdr_cli.app", "train", *map(str, twice)],
+        capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1", **WIDE},
     )  # fmt: skip
     assert pair.returncode == 0, pair.stderr
     assert train(*options, "--out", tmp_path / "one", "--batch-size", 2)[0] == 0
@@ -127,11 +125,7 @@ def test_patches_train_and_what_is_trained_converts_a_photograph(hdrs, photos, t
     photo = np.full((24, 24, 3), 90, np.uint8)
     photo[8:16, 8:16] = 255
     cv2.imwrite(str(tmp_path / "photo.png"), photo)
-    convert = [sys.executable, "-m", "ldr2hdr_cli.app", "convert", tmp_path / "photo.png", "-o", tmp_path / "out"]
-    done = subprocess.run(
-        [*map(str, convert), "--weights", str(weights), "--float"],
-        capture_output=True, text=True, timeout=120, env=ENVIRONMENT,
-    )  # fmt: skip
+    done = cli.run("convert", tmp_path / "photo.png", "-o", tmp_path / "out", "--weights", weights, "--float")
     assert done.returncode == 0, done.stderr
     pixels, _, attributes = read_exr(tmp_path / "out" / "photo.exr")
     assert attributes["ldr2hdr/weights"] == hashlib.sha256(weights.read_bytes()).hexdigest()
@@ -369,8 +363,7 @@ def test_the_work_goes_on_when_nobody_reads_along_any_more(verb, photos, hdrs, t
         "pretrain": ["--images", photos, *TINY, "--workers", 0, "--max-steps", 20],
         "patches": ["--hdr", hdrs, "--size", 32, "--threshold", 0],
     }
-    begin = command(verb, "--out", tmp_path / "out", *options[verb])
-    with subprocess.Popen(begin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT) as process:
+    with cli.start("train", verb, "--out", tmp_path / "out", *options[verb], env=WIDE) as process:
         assert process.stderr.readline()
         process.stdout.close()
         process.stderr.close()

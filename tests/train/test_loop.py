@@ -61,7 +61,7 @@ def settings(out, steps, loss=None, **run):
 
 @pytest.mark.parametrize("method", ["adam", "muon"])
 def test_four_patches_are_learned_by_heart(tmp_path, method):
-    eager = settings(tmp_path, 60)
+    eager = settings(tmp_path, 30)
     eager.optimiser.optimiser = method
     history = train(eager, FourPatches(), FourPatches()).history
     assert history[-1] < 0.25 * history[0]
@@ -172,9 +172,9 @@ def test_a_step_reads_nothing_from_the_device_but_when_it_logs(tmp_path, monkeyp
 
         monkeypatch.setattr(torch.Tensor, name, counted)
     counts = []
-    for steps in (20, 40):
+    for steps in (10, 20):
         waits.clear()
-        train(settings(tmp_path / str(steps), steps, log_every=20, validate_every=1000), FourPatches(), FourPatches())
+        train(settings(tmp_path / str(steps), steps, log_every=10, validate_every=1000), FourPatches(), FourPatches())
         counts.append(len(waits))
     assert counts[1] - counts[0] <= 2  # one more line of the log
 

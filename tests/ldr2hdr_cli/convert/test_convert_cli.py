@@ -23,6 +23,7 @@ from ldr2hdr_cli.media.exr import read_exr
 from model import MaskedUNet, NetworkConfig, save_network
 from model.errors import Ldr2hdrError
 from model.masked_unet import initialise
+from tests import cli
 
 
 @pytest.fixture(scope="module")
@@ -59,17 +60,6 @@ def clip(path: Path, frames: int = 6) -> Path:
     return path
 
 
-def ldr2hdr(*arguments, cwd=None) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "ldr2hdr_cli.app", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-
-
 def here(*arguments) -> Result:
     """In this process, which is quicker, and can be meddled with."""
     return CliRunner().invoke(app, list(map(str, arguments)))
@@ -78,7 +68,7 @@ def here(*arguments) -> Result:
 def test_the_working_size_is_written_down_and_changes_what_was_clipped(photo, tmp_path, weights):
     for name in ("auto", "off", "16"):
         out = tmp_path / name
-        done = ldr2hdr("convert", photo, "-o", out, "--weights", weights, "--float", "--working-size", name)
+        done = cli.run("convert", photo, "-o", out, "--weights", weights, "--float", "--working-size", name)
         assert done.returncode == 0, done.stderr
     (auto, _, first), (off, _, second), (small, _, third) = (
         read_exr(tmp_path / name / "photo.exr") for name in ("auto", "off", "16")
@@ -91,7 +81,7 @@ def test_the_working_size_is_written_down_and_changes_what_was_clipped(photo, tm
 
 
 def test_a_photograph_becomes_an_exr_that_keeps_what_was_well_exposed(photo, tmp_path, weights):
-    done = ldr2hdr("convert", photo, "-o", tmp_path / "out", "--weights", weights, "--float", "--preview")
+    done = cli.run("convert", photo, "-o", tmp_path / "out", "--weights", weights, "--float", "--preview")
     assert done.returncode == 0, done.stderr
     pixels, channels, attributes = read_exr(tmp_path / "out" / "photo.exr")
     assert channels == ["R", "G", "B"]
@@ -106,7 +96,7 @@ def test_a_photograph_becomes_an_exr_that_keeps_what_was_well_exposed(photo, tmp
 
 def test_a_clip_becomes_numbered_frames_with_its_rate_and_the_chosen_range(tmp_path, weights):
     source = clip(tmp_path / "clip.mkv")
-    done = ldr2hdr("convert", source, "-o", tmp_path / "out", "--weights", weights, "--frames", "2-5", "--every", "2")
+    done = cli.run("convert", source, "-o", tmp_path / "out", "--weights", weights, "--frames", "2-5", "--every", "2")
     assert done.returncode == 0, done.stderr
     assert sorted(p.name for p in (tmp_path / "out" / "clip").iterdir()) == ["clip.000002.exr", "clip.000004.exr"]
     _, _, attributes = read_exr(tmp_path / "out" / "clip" / "clip.000002.exr")
@@ -134,10 +124,10 @@ def test_json_tells_the_share_that_was_clipped_and_where_the_time_went(photo, tm
 def test_the_same_command_again_does_only_what_is_missing(tmp_path, weights):
     source = clip(tmp_path / "clip.mkv")
     command = ("convert", source, "-o", tmp_path / "out", "--weights", weights, "--json")
-    assert ldr2hdr(*command).returncode == 0
+    assert cli.run(*command).returncode == 0
     before = {p.name: p.read_bytes() for p in (tmp_path / "out" / "clip").iterdir()}
     (tmp_path / "out" / "clip" / "clip.000003.exr").unlink()
-    again = ldr2hdr(*command)
+    again = cli.run(*command)
     events = [json.loads(line)["event"] for line in again.stdout.splitlines()]
     assert events.count("done") == 1 and events.count("skipped") == 5
     assert {p.name: p.read_bytes() for p in (tmp_path / "out" / "clip").iterdir()} == before
@@ -151,7 +141,7 @@ def test_one_bad_file_fails_alone(photo, tmp_path, weights):
     whole = folder / "whole.jpg"
     Image.fromarray(picture(width=200, height=200)).save(whole)
     (folder / "cut.jpg").write_bytes(whole.read_bytes()[:4000])
-    done = ldr2hdr("convert", folder, "-o", tmp_path / "out", "--weights", weights)
+    done = cli.run("convert", folder, "-o", tmp_path / "out", "--weights", weights)
     assert done.returncode == 1
     assert sorted(p.name for p in (tmp_path / "out").glob("*.exr")) == ["good.exr", "whole.exr"]
     assert "bad.jpg" in done.stderr and "cut.jpg" in done.stderr
@@ -173,7 +163,7 @@ def test_a_damaged_clip_keeps_its_good_frames_and_names_the_others(tmp_path):
         container.mux(packets)
         container.mux(stream.encode())
     source.write_bytes(source.read_bytes().replace(broken, bytes(len(broken))))
-    done = ldr2hdr("convert", source, "-o", tmp_path / "out", "--method", "clip", "--start-number", "100")
+    done = cli.run("convert", source, "-o", tmp_path / "out", "--method", "clip", "--start-number", "100")
     assert done.returncode == 1
     names = sorted(path.name for path in (tmp_path / "out" / "reel").iterdir())
     assert names == [f"reel.{number:06d}.exr" for number in range(100, 108) if number != 105]
@@ -181,7 +171,7 @@ def test_a_damaged_clip_keeps_its_good_frames_and_names_the_others(tmp_path):
 
 
 def misuse(*arguments, says: str) -> None:
-    done = ldr2hdr(*arguments)
+    done = cli.run(*arguments)
     assert done.returncode == 2, (done.returncode, done.stderr)
     assert says in done.stderr
     assert "Traceback" not in done.stderr
@@ -213,7 +203,7 @@ def test_an_audio_file_fails_with_a_sentence(tmp_path, weights):
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    done = ldr2hdr("convert", path, "-o", tmp_path / "out", "--weights", weights)
+    done = cli.run("convert", path, "-o", tmp_path / "out", "--weights", weights)
     assert done.returncode in (1, 2)
     assert "sound.wav" in done.stderr and "Traceback" not in done.stderr
 
@@ -239,7 +229,7 @@ def test_two_inputs_for_one_output_are_refused(photo, tmp_path, weights):
 
 
 def test_a_dry_run_writes_nothing(photo, tmp_path):
-    done = ldr2hdr("convert", photo, "-o", tmp_path / "out", "--dry-run")
+    done = cli.run("convert", photo, "-o", tmp_path / "out", "--dry-run")
     assert done.returncode == 0
     assert done.stdout == f"{photo} -> {tmp_path / 'out' / 'photo.exr'}\n"
     assert not (tmp_path / "out").exists()
@@ -250,13 +240,13 @@ def test_names_that_look_like_markup_or_options_are_only_names(tmp_path, weights
     folder.mkdir()
     for name in ("[red]a.png", "-b.png", "c d\n.png", "ü.png"):
         Image.fromarray(picture()).save(folder / name, format="PNG")
-    done = ldr2hdr("convert", folder, "-o", tmp_path / "out", "--weights", weights)
+    done = cli.run("convert", folder, "-o", tmp_path / "out", "--weights", weights)
     assert done.returncode == 0, done.stderr
     assert sorted(p.name for p in (tmp_path / "out").glob("*.exr")) == ["-b.exr", "[red]a.exr", "c d\n.exr", "ü.exr"]
 
 
 def test_a_classical_operator_runs_without_weights(photo, tmp_path):
-    done = ldr2hdr("convert", photo, "-o", tmp_path / "out", "--method", "clip", "--float")
+    done = cli.run("convert", photo, "-o", tmp_path / "out", "--method", "clip", "--float")
     assert done.returncode == 0, done.stderr
     pixels, _, attributes = read_exr(tmp_path / "out" / "photo.exr")
     assert pixels.max() == 1.0
@@ -264,19 +254,18 @@ def test_a_classical_operator_runs_without_weights(photo, tmp_path):
 
 
 def test_an_interrupted_run_ends_with_130_and_the_next_one_completes_to_the_same_bytes(tmp_path, weights):
-    source = clip(tmp_path / "clip.mkv", frames=150)
-    arguments = [sys.executable, "-m", "ldr2hdr_cli.app", "convert", str(source), "--weights", str(weights), "--json"]
+    source = clip(tmp_path / "clip.mkv", frames=70)
+    arguments = ["convert", source, "--weights", weights, "--json"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert subprocess.run([*arguments, "-o", str(whole)], capture_output=True, timeout=120).returncode == 0
-    run = subprocess.Popen([*arguments, "-o", str(parts)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert run.stdout is not None
+    assert cli.run(*arguments, "-o", whole).returncode == 0
+    run = cli.start(*arguments, "-o", parts)
     next(line for line in run.stdout if '"done"' in line)
     run.send_signal(signal.SIGINT)
     _, stderr = run.communicate(timeout=60)
     made = len(list((parts / "clip").glob("*.exr")))
-    assert run.returncode == 130 and 0 < made < 150, (run.returncode, made, stderr)
+    assert run.returncode == 130 and 0 < made < 70, (run.returncode, made, stderr)
     assert "To go on" in stderr
-    assert subprocess.run([*arguments, "-o", str(parts)], capture_output=True, timeout=120).returncode == 0
+    assert cli.run(*arguments, "-o", parts).returncode == 0
     for path in (whole / "clip").iterdir():
         assert (parts / "clip" / path.name).read_bytes() == path.read_bytes()
 
@@ -460,7 +449,7 @@ def test_debug_shows_the_traceback_of_what_was_not_foreseen(photo, tmp_path, mon
 
 
 def test_version():
-    done = ldr2hdr("--version")
+    done = cli.run("--version")
     assert done.stdout.startswith("ldr2hdr 0.")
 
 
@@ -470,7 +459,7 @@ def test_several_devices_give_the_bytes_and_the_order_of_one(tmp_path, photo, we
     said = []
     for device in ("cpu", "cpu,cpu"):
         out = tmp_path / device.replace(",", "-")
-        done = ldr2hdr("convert", *sources, "-o", out, "--weights", weights, "--device", device, "--json")
+        done = cli.run("convert", *sources, "-o", out, "--weights", weights, "--device", device, "--json")
         assert done.returncode == 0, done.stderr
         events = [json.loads(line) for line in done.stdout.splitlines()]
         said.append([Path(event["output"]).relative_to(out) for event in events if event["event"] == "done"])
@@ -481,7 +470,7 @@ def test_several_devices_give_the_bytes_and_the_order_of_one(tmp_path, photo, we
 
 
 def test_a_device_that_is_not_there_is_named(tmp_path, photo, weights):
-    done = ldr2hdr("convert", photo, "-o", tmp_path / "out", "--weights", weights, "--device", "cpu,warp:9")
+    done = cli.run("convert", photo, "-o", tmp_path / "out", "--weights", weights, "--device", "cpu,warp:9")
     assert done.returncode == 2
     assert "--device warp:9: cannot be used" in done.stderr and "Traceback" not in done.stderr
 

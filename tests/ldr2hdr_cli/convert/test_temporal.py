@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from fractions import Fraction
@@ -27,6 +25,7 @@ from model import MaskedUNet, NetworkConfig, Reconstructor, save_network
 from model.errors import Ldr2hdrError
 from model.masked_unet import initialise
 from model.reconstructor import ClipReconstructor
+from tests import cli
 from tests.conftest import write_clip
 
 DEVICES = ["cpu"] + [name for name, there in (("cuda", torch.cuda.is_available()),) if there]
@@ -296,8 +295,7 @@ def codes(frames: int) -> list[np.ndarray]:
 
 
 def convert(*arguments) -> None:
-    command = [sys.executable, "-m", "ldr2hdr_cli", "convert", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = cli.run("convert", *arguments)
     assert done.returncode == 0, done.stderr
 
 
@@ -432,8 +430,7 @@ def test_pictures_that_hang_on_one_that_is_mended_replaced_or_added_are_made_aga
 
 def test_a_rate_with_an_exponent_is_refused_at_once(tmp_path):
     """As a fraction it has a hundred million digits."""
-    words = [sys.executable, "-m", "ldr2hdr_cli.app", "convert", "plate.%04d.png", "-o", "out", "--fps", "1e99999999"]
-    ran = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    ran = cli.run("convert", "plate.%04d.png", "-o", "out", "--fps", "1e99999999", cwd=tmp_path)
     assert ran.returncode == 2 and "--fps 1e99999999: give frames a second" in ran.stderr
 
 

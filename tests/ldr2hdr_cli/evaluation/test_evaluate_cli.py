@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from ldr2hdr_cli.media.pictures import read_hdr
 from ldr2hdr_cli.media.radiance import write_radiance
 from model import MaskedUNet, NetworkConfig, save_network
 from model.errors import Ldr2hdrError
+from tests import cli
 
 SMALL = ["--size", "48", "--views", "1", "--no-cvvdp", "--jobs", "1", "--device", "cpu"]
 
@@ -87,7 +87,7 @@ def test_a_table_a_verdict_and_every_file(hdr: Path, weights: Path, tmp_path: Pa
 
 def test_the_number_of_jobs_changes_nothing(hdr: Path, weights: Path, tmp_path: Path) -> None:
     for jobs in (1, 3):
-        options = [*SMALL, "--jobs", jobs, "-o", tmp_path / str(jobs), "--page-pictures", "0"]
+        options = [*SMALL, "--share", "8", "--jobs", jobs, "-o", tmp_path / str(jobs), "--page-pictures", "0"]
         result = run("--hdr", hdr, "--weights", weights, "--method", "clip", *options)
         assert result.exit_code == 0, result.output
     assert (tmp_path / "1" / "results.csv").read_bytes() == (tmp_path / "3" / "results.csv").read_bytes()
@@ -168,7 +168,8 @@ def test_a_network_looks_at_a_panorama_as_convert_does(weights: Path) -> None:
 def test_fitting_the_curve_is_another_score(hdr: Path, tmp_path: Path) -> None:
     errors = {}
     for name, extra in (("plain", []), ("fitted", ["--fit-curve"])):
-        result = run("--hdr", hdr, "--method", "clip", "-o", tmp_path / name, *SMALL, *extra)
+        few = ["--share", "8", "--no-mild", "-o", tmp_path / name]
+        result = run("--hdr", hdr, "--method", "clip", *few, *SMALL, *extra)
         assert result.exit_code == 0, result.output
         errors[name] = np.mean([float(row["rmse_stops"]) for row in rows_in(tmp_path / name)])
     assert errors["fitted"] < errors["plain"]
@@ -287,10 +288,8 @@ def test_hostile_names_are_read_and_shown_as_text(hdr: Path, weights: Path, tmp_
     evil = weights.rename(tmp_path / "@net\x1b[2J.safetensors")
     out = tmp_path / "out\x1b[2J"
     arguments = ["--hdr", folder, "--weights", evil, "--method", "clip", "-o", out, "--no-mild", *SMALL]
-    done = subprocess.run(
-        [sys.executable, "-m", "ldr2hdr_cli.app", "evaluate", *map(os.fsencode, arguments)], capture_output=True
-    )
-    said = done.stdout.decode() + done.stderr.decode()
+    done = cli.run("evaluate", *arguments)
+    said = done.stdout + done.stderr
     assert done.returncode == 0, said
     assert all(character.isprintable() or character == "\n" for character in said)
     for name in ("results.csv", "results.json", "index.html"):

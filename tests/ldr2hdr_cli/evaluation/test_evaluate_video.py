@@ -1,8 +1,6 @@
 """`evaluate --video`: clips whose motion is known, and a measure of flicker that cannot be cheated."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -15,6 +13,7 @@ from ldr2hdr_cli.evaluation.flicker import ALONE, aligned, along, flicker, score
 from ldr2hdr_cli.media.exr import write_exr
 from model import MaskedUNet, NetworkConfig, save_network
 from model.masked_unet import initialise
+from tests import cli
 
 SIZE = 96
 
@@ -134,16 +133,13 @@ def test_shares_are_of_sums_over_scenes():
     assert "0.200 stops a frame in clipped areas, 0.40 of what it does frame by frame" in said
 
 
-def evaluate(*arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "ldr2hdr_cli", "evaluate", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
-
-
 def test_the_command_prints_a_table_and_writes_a_page_that_plays(folder, tmp_path):
     weights = tmp_path / "small<b>.safetensors"
     save_network(initialise(MaskedUNet(NetworkConfig(base_channels=4, depth=3)), seed=1), weights)
     out = tmp_path / "out"
-    done = evaluate("--hdr", folder, "--video", "--frames", 3, "--size", SIZE, "--weights", weights, "-o", out)
+    done = cli.run(
+        "evaluate", "--hdr", folder, "--video", "--frames", 3, "--size", SIZE, "--weights", weights, "-o", out
+    )
     assert done.returncode == 0, done.stderr
     assert "3 rendered clips" in done.stdout and "frame by frame" in done.stdout
     document = json.loads((out / "results.json").read_text())
@@ -163,13 +159,13 @@ def test_the_command_prints_a_table_and_writes_a_page_that_plays(folder, tmp_pat
 
 @pytest.mark.parametrize("other", [["--pairs", "a", "b"], ["--save-inputs", "x"], ["--prediction", "x"]])
 def test_what_does_not_go_with_video_is_refused(folder, other):
-    done = evaluate("--hdr", folder, "--video", *other)
+    done = cli.run("evaluate", "--hdr", folder, "--video", *other)
     assert done.returncode == 2 and "--video goes with --hdr DIR" in " ".join(done.stderr.split()).replace("│ ", "")
 
 
 def test_flat_pictures_are_no_world_to_move_in(tmp_path):
     write_exr(tmp_path / "flat.exr", np.random.default_rng(0).random((40, 50, 3)).astype(np.float32))
-    done = evaluate("--hdr", tmp_path, "--video", "--method", "clip")
+    done = cli.run("evaluate", "--hdr", tmp_path, "--video", "--method", "clip")
     assert done.returncode != 0 and "holds no panorama" in done.stderr and "Traceback" not in done.stderr
 
 

@@ -29,10 +29,14 @@ def scene(name: str, exposure: str = "share", seed: int = 0, side: int = 32) -> 
     return Case(name, name, exposure, 4.0, ldr, truth, truth >= 1)
 
 
-def page_of(cases: list[Case], names: tuple[str, str] = ("clip", "double"), limit: int = 24, **more: Any) -> str:
+def compared(cases: list[Case], names: tuple[str, str] = ("clip", "double")) -> list[Result]:
     methods = {names[0]: lambda case: case.ldr**2, names[1]: lambda case: np.where(case.clipped, 2, case.ldr**2)}
+    return list(compare(cases, methods, Scoring(cvvdp=False)))
+
+
+def page_of(results: list[Result], limit: int = 24, **more: Any) -> str:
     album, rows = Album(limit), []
-    for result in compare(cases, methods, Scoring(cvvdp=False)):
+    for result in results:
         album.offer(result)
         rows.extend(result.rows)
     summary = summarise(rows)
@@ -69,7 +73,7 @@ class Parser(HTMLParser):
 
 def test_the_page_asks_nothing_of_the_network_and_names_stay_text() -> None:
     parser = Parser()
-    parser.feed(page_of([scene(HOSTILE), scene("two", seed=1)], (HOSTILE, "{{data}} two")))
+    parser.feed(page_of(compared([scene(HOSTILE), scene("two", seed=1)], (HOSTILE, "{{data}} two"))))
     tags = [tag for tag, _ in parser.found]
     assert tags.count("script") == 2 and tags.count("img") == 1 and "link" not in tags and "b" not in tags
     for _, attributes in parser.found:
@@ -90,10 +94,10 @@ def test_pictures_are_spread_over_scenes_and_kinds() -> None:
 
 
 def test_a_page_keeps_to_its_budget() -> None:
-    cases = [scene(f"s{index}", seed=index, side=96) for index in range(3)]
-    empty = len(page_of(cases, limit=0))
-    whole = len(page_of(cases))
-    small = len(page_of(cases, budget=60_000))
+    results = compared([scene(f"s{index}", seed=index, side=96) for index in range(3)])
+    empty = len(page_of(results, limit=0))
+    whole = len(page_of(results))
+    small = len(page_of(results, budget=60_000))
     assert whole - empty > 150_000
     assert small - empty < 75_000
 
@@ -136,7 +140,7 @@ def shown(linear: tuple[float, ...], stops: float) -> list[int]:
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium binary on this machine")
 def test_the_page_shows_pictures_at_the_exposure_asked_for(tmp_path: Path) -> None:
     page = tmp_path / "a page #1.html"
-    page.write_text(page_of([scene("one"), scene(HOSTILE, seed=1)], (HOSTILE, "double")))
+    page.write_text(page_of(compared([scene("one"), scene(HOSTILE, seed=1)], (HOSTILE, "double"))))
     dom = dump(page, "ev=-3&picture=1", tmp_path / "profile")
     state = body(dom)
     assert state == {"ready": "1", "picture": "1", "ev": "-3", "view": "picture"}  # and no `bad`
@@ -152,7 +156,7 @@ def test_the_page_shows_pictures_at_the_exposure_asked_for(tmp_path: Path) -> No
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium binary on this machine")
 def test_the_page_shows_errors_in_stops(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    page.write_text(page_of([scene("one")]))
+    page.write_text(page_of(compared([scene("one")])))
     dom = dump(page, "ev=0&view=difference&hide=1", tmp_path / "profile")
     assert body(dom)["view"] == "difference"
     source, truth, double = middles(dom)  # the second method is hidden
@@ -191,7 +195,7 @@ HANDS = """<script>
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium binary on this machine")
 def test_keys_slider_pointer_and_wheel_do_what_the_page_says(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    page.write_text(page_of([scene("one"), scene("two", seed=1)]).replace("</body>", HANDS + "</body>"))
+    page.write_text(page_of(compared([scene("one"), scene("two", seed=1)])).replace("</body>", HANDS + "</body>"))
     said = body(dump(page, "", tmp_path / "profile", "data-said"))["said"].split("; ")
     assert said[:4] == ["-1.5", "1", "difference", "#picture=1&amp;ev=-1.5&amp;view=difference"]
     assert said[4:6] == ["2", "1"]

@@ -1,6 +1,5 @@
 """DNGs that the tests write, developed by LibRaw."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from ldr2hdr_cli.media.exr import read_exr
 from ldr2hdr_cli.media.sources import find_inputs, probe, read_still
 from model.errors import Ldr2hdrError
 from model.exposure import linearise
+from tests import cli
 
 rawpy = pytest.importorskip("rawpy")
 
@@ -127,8 +127,7 @@ def test_a_raw_without_rawpy_and_one_that_libraw_cannot_read_are_named(tmp_path,
 
 def test_a_dng_goes_through_convert_and_is_linear_in_the_exr(tmp_path):
     dng(tmp_path / "a.dng", ramp())
-    command = [sys.executable, "-m", "ldr2hdr_cli.app", "convert", tmp_path / "a.dng", "-o", tmp_path / "out"]
-    done = subprocess.run([*command, "--method", "clip", "--float"], capture_output=True, text=True)
+    done = cli.run("convert", tmp_path / "a.dng", "-o", tmp_path / "out", "--method", "clip", "--float")
     assert done.returncode == 0 and "white balance" in done.stderr, done.stderr
     pixels = read_exr(tmp_path / "out" / "a.exr")[0]
     assert np.abs(pixels - ramp())[4:-4, 4:-4].max() < 4e-3
