@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+import mimetypes
 import re
 import threading
 import zipfile
@@ -13,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
@@ -72,6 +74,11 @@ def make_app(jobs: Jobs, options: ServeOptions) -> App:
         headers = {"Retry-After": "30"} if error.status in (429, 503, 507) else None
         return JSONResponse({"detail": str(error)}, error.status, headers)
 
+    @app.exception_handler(RequestValidationError)
+    async def misunderstood(_request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}."}, 422)
+
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     def page() -> Response:
         return HTMLResponse(html, headers={"Content-Security-Policy": policy})
@@ -123,7 +130,8 @@ def make_app(jobs: Jobs, options: ServeOptions) -> App:
     def result(id: str, name: str) -> Response:
         """One result, by its name in `results`."""
         job = jobs.get(id)
-        return FileResponse(job.out / _found(job, name), filename=PurePosixPath(name).name)
+        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        return FileResponse(job.out / _found(job, name), filename=PurePosixPath(name).name, media_type=kind)
 
     @app.get("/jobs/{id}/preview/{name:path}", response_class=Response)
     def preview(
@@ -314,6 +322,15 @@ def _zipped(folder: Path, names: list[Path]) -> Iterator[bytes]:
     yield pieces.taken()
 
 
+def _readable(amount: float) -> str:
+    """Bytes as people read them."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:.3g} {unit}"
+        amount /= 1024
+    return f"{amount:.3g} GiB"
+
+
 def _page(options: ServeOptions) -> tuple[str, str]:
     """The page and its Content-Security-Policy, which allows its own style and script and no others."""
     html = (
@@ -322,7 +339,11 @@ def _page(options: ServeOptions) -> tuple[str, str]:
         .render(
             version=__version__,
             has_token=options.token is not None,
-            limits={"upload": options.max_upload, "pictures": options.max_pictures, "keep": f"{options.keep:g}"},
+            limits={
+                "upload": _readable(options.upload_bytes),
+                "pictures": options.max_pictures,
+                "keep": f"{options.keep:g}",
+            },
             upload_bytes=options.upload_bytes,
             most_events=MOST_EVENTS,
             colorspaces=get_args(get_type_hints(ConvertOptions)["colorspace"]),
