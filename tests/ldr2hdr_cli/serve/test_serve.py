@@ -1,17 +1,23 @@
 """`ldr2hdr serve` over HTTP: jobs, their results and previews, what is refused, what is kept, what a restart finds.
 
-The application runs in this process; `clip` stands for the network, which the browser's test waits for.
+The application runs in this process, but for one test; most pictures are converted by the operator `clip`, at once.
 """
 
 import asyncio
 import io
 import json
 import os
+import re
 import shutil
+import signal
+import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -404,6 +410,62 @@ def test_a_server_goes_on_where_another_was_killed(idle: Any, tmp_path: Path) ->
     outs = [jobs.get(job["id"]).out for job in found]
     for name in jobs.get(waiting["id"]).results():
         assert (outs[0] / name).read_bytes() == (outs[1] / name).read_bytes()
+
+
+def test_a_playlist_does_not_lead_to_other_files(client: TestClient, tmp_path: Path) -> None:
+    """FFmpeg would read what it names, and an HLS playlist may name any clip of the server."""
+    clip = write_clip(tmp_path / "clip.mkv", [photo()] * 3, pixels="bgr0", layout="rgb24")
+    files = [("clip.mkv", clip.read_bytes()), ("list.mp4", b"ffconcat version 1.0\nfile clip.mkv\n")]
+    job = ended(client, upload(client, *files)["id"])
+    assert job["counts"]["done"] == 3 and job["counts"]["failed"] == 1
+    (failed,) = [one for one in client.get(f"/jobs/{job['id']}/events").json()["events"] if one["event"] == "failed"]
+    assert failed["message"].startswith("list.mp4 is a playlist")
+
+
+@contextmanager
+def process(data: Path, *more: object, **environment: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """`ldr2hdr serve` as a process of its own, on a free port. Gives its address; ends it if that is not done yet."""
+    command = [sys.executable, "-m", "ldr2hdr_cli", "serve", "--data", data, "--port", 0, "--device", "cpu", *more]
+    server = subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, text=True, env={**os.environ, **environment}
+    )
+    try:
+        assert server.stdout is not None
+        line = server.stdout.readline()
+        found = re.fullmatch(r"ldr2hdr serve: (http://127\.0\.0\.1:\d+)/\n", line)
+        assert found, line
+        yield found[1], server
+    finally:
+        if server.poll() is None:
+            server.send_signal(signal.SIGTERM)
+            server.wait(60)
+
+
+def test_a_server_of_its_own_with_the_real_network(tmp_path: Path) -> None:
+    """Asked in HTTP that is written by hand; it ends at SIGTERM."""
+    data = png(photo(90, (40, 56)))
+    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + data + b"\r\n--x--\r\n"
+    with process(tmp_path / "data", LDR2HDR_TOKEN="of the test") as (address, server):
+
+        def ask(path: str, **more: Any) -> bytes:
+            request = urllib.request.Request(address + path, **more)
+            request.add_header("Authorization", "Bearer of the test")
+            return urllib.request.urlopen(request, timeout=60).read()
+
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        job = json.loads(ask("/jobs", data=body, headers=headers))
+        while job["finished"] is None:
+            time.sleep(0.05)
+            job = json.loads(ask(f"/jobs/{job['id']}"))
+        assert job["state"] == "done"
+        made = ask(f"/jobs/{job['id']}/results/a.exr")
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(address + "/jobs", timeout=60)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(60) == 0
+    (tmp_path / "a.png").write_bytes(data)
+    list(convert(tmp_path / "a.png", tmp_path / "out", ConvertOptions(device="cpu")))
+    assert made == (tmp_path / "out" / "a.exr").read_bytes()
 
 
 def test_two_servers_do_not_share_a_folder(idle: Any, tmp_path: Path) -> None:

@@ -1,18 +1,15 @@
-"""The page of `ldr2hdr serve` as a person uses it: a real server, the real network, a real Chromium."""
+"""The page of `ldr2hdr serve` as a person uses it: over HTTP, with the real network, in, a real Chromium."""
 
 import base64
 import io
 import json
 import os
-import re
 import shutil
-import signal
+import socket
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +17,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytest.importorskip("fastapi")
+pytest.importorskip("uvicorn")
+pytest.importorskip("python_multipart")
+
+from ldr2hdr_cli.serve import command
+from ldr2hdr_cli.serve.app import make_app
+from ldr2hdr_cli.serve.jobs import Jobs
+from ldr2hdr_cli.serve.options import ServeOptions
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PATIENCE = 120  # seconds, on a machine that has other work
 TOKEN = "a token of the test"
-
-
-@contextmanager
-def server(data: Path, *more: object, **environment: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """`ldr2hdr serve` as a process of its own, on a free port. Gives its address; ends it if that is not done yet."""
-    command = [sys.executable, "-m", "ldr2hdr_cli", "serve", "--data", data, "--port", 0, "--device", "cpu", *more]
-    process = subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.PIPE, text=True, env={**os.environ, **environment}
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        found = re.fullmatch(r"ldr2hdr serve: (http://127\.0\.0\.1:\d+)/\n", line)
-        assert found, line
-        yield found[1], process
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            process.wait(PATIENCE)
 
 
 class Browser:
@@ -141,13 +128,17 @@ def test_a_picture_is_dropped_converted_and_looked_at(tmp_path: Path) -> None:
     codes = np.full((96, 128, 3), 60, np.uint8)
     codes[32:64, 8:120] = 255  # across, so that source and result show some of it
     Image.fromarray(codes).save(tmp_path / "lamp.png")
-    with server(tmp_path / "data", LDR2HDR_TOKEN=TOKEN) as (address, process):
-        with closing(Browser(tmp_path / "profile")) as browser:
-            on_screen(browser, address, tmp_path / "lamp.png")
-            on_a_phone(browser, address)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE) == 0
-    assert len(list((tmp_path / "data" / "jobs").glob("*/out/lamp.exr"))) == 1
+    options = ServeOptions(token=TOKEN, device="cpu")
+    jobs = Jobs(tmp_path / "data", options)
+    with closing(Browser(tmp_path / "profile")) as browser, socket.create_server(("127.0.0.1", 0)) as listener:
+        jobs.start()
+        try:
+            with command.answering(make_app(jobs, options), listener):
+                address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+                on_screen(browser, address, tmp_path / "lamp.png")
+                on_a_phone(browser, address)
+        finally:
+            jobs.end()
 
 
 def on_screen(browser: Browser, address: str, picture: Path) -> None:
