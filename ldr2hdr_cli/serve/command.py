@@ -36,12 +36,14 @@ def serve(data: Path, options: ServeOptions) -> None:
         jobs = Jobs(data, options)
         tempfile.tempdir = str(data / "tmp")  # uploads are large: they come in where they stay
         jobs.start()
-        with answering(make_app(jobs, options), listener) as thread:
-            host, port = listener.getsockname()[:2]
-            print(f"ldr2hdr serve: http://{f'[{host}]' if ':' in host else host}:{port}/", flush=True)
-            while thread.is_alive() and not stop.wait(1):
-                pass
-        jobs.end()
+        try:
+            with answering(make_app(jobs, options), listener) as thread:
+                host, port = listener.getsockname()[:2]
+                print(f"ldr2hdr serve: http://{f'[{host}]' if ':' in host else host}:{port}/", flush=True)
+                while thread.is_alive() and not stop.wait(1):
+                    pass
+        finally:
+            jobs.end()
         if not stop.is_set():
             raise Ldr2hdrError("The server ended by itself: its messages above say why.")
 

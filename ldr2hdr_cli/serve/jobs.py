@@ -42,7 +42,7 @@ NO_RESULTS = (".", Path(MANIFEST).stem)
 """How the names of a job's files begin that are not for clients."""
 
 State = Literal["queued", "running", "done", "failed"]
-_SHOWN = ("id", "inputs", "options", "created", "state", "message", "finished", "total", "counts")
+_SHOWN = ("id", "inputs", "options", "created", "state", "message", "finished", "total", "bytes")
 
 
 @dataclass
@@ -77,12 +77,12 @@ class Job:
         return [str(self.folder / "in" / name) for name in self.inputs] if self.uploaded else self.inputs
 
     def save(self) -> None:
-        stored = {name: getattr(self, name) for name in (*_SHOWN, "uploaded", "is_removed")}
+        stored = {**self.described(), "uploaded": self.uploaded, "is_removed": self.is_removed}
         write_atomically(self.folder / "job.json", json.dumps(stored).encode())
 
     def described(self) -> dict[str, Any]:
         """For clients."""
-        return {name: getattr(self, name) for name in (*_SHOWN, "bytes")}
+        return {**{name: getattr(self, name) for name in _SHOWN}, "counts": dict(self.counts)}
 
     def events(self, since: int, most: int) -> list[dict[str, Any]]:
         """So many of those that were told, from the one with that number on."""
@@ -213,8 +213,8 @@ class Jobs:
                 self._changed.notify()
         except Refused as error:
             raise Refused(error.status, _for_clients(job, str(error))) from None
-        except OSError as error:
-            raise Refused(507, f"The server cannot store the job ({error.strerror}): try again later.") from None
+        except (OSError, Ldr2hdrError) as error:
+            raise Refused(507, f"The server cannot store the job ({_for_clients(job, str(error))}).") from None
         finally:
             shutil.rmtree(place, ignore_errors=True)
         return job
@@ -360,9 +360,9 @@ def _size(folder: Path) -> int:
 
 def _for_clients(job: Job, text: str) -> str:
     """Without the folders that only the server knows."""
-    return (
-        text.replace(f"{job.folder / 'in'}{os.sep}", "").replace(f"{job.out}{os.sep}", "").replace(str(job.out), "out")
-    )
+    for folder in (job.folder / "in", job.out, job.folder):
+        text = text.replace(f"{folder}{os.sep}", "")
+    return text.replace(str(job.out), "the job's folder")
 
 
 def _say(text: str) -> None:
