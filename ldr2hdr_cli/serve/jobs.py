@@ -274,6 +274,8 @@ class Jobs:
                     self._see(job, event, told)
             if job.counts.get("done") or job.counts.get("skipped"):
                 state = "done"
+            else:
+                job.message = job.message or "None of its files could be converted: its events say why."
         except Ldr2hdrError as error:
             job.message = job.message or _for_clients(job, str(error))
         except Exception as error:
