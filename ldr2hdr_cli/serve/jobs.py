@@ -97,7 +97,7 @@ class Job:
         found = []
         for parent, folders, names in os.walk(self.out):
             folders[:] = sorted(name for name in folders if not name.startswith(NO_RESULTS))
-            found += [Path(parent, name) for name in sorted(names) if not name.startswith((".", "ldr2hdr-"))]
+            found += [Path(parent, name) for name in sorted(names) if not name.startswith(NO_RESULTS)]
         return [path.relative_to(self.out) for path in found]
 
 
@@ -224,7 +224,8 @@ class Jobs:
         with self._changed:
             job.is_removed = True
             if job.state == "running":
-                job.save()
+                with suppress(Ldr2hdrError):  # of a full disk: what is deleted makes room
+                    job.save()
                 job.stop.set()
                 return False
             job.state = "failed"  # no worker takes it any more
@@ -307,15 +308,19 @@ class Jobs:
         job.counts[shown["event"]] = job.counts.get(shown["event"], 0) + 1
 
     def _settle(self, job: Job, state: State) -> None:
+        if job.stop.is_set() and not self._is_ending.is_set():  # it was too large, or is deleted
+            shutil.rmtree(job.out, ignore_errors=True)
+        size = _size(job.folder)
+        with self._changed:
+            is_left = self._is_ending.is_set() and job.stop.is_set() and not job.is_removed
+            if not is_left and not job.is_removed:
+                job.bytes, job.finished = size, time.time()
+                job.state = "failed" if job.message else state
+        if is_left:
+            return  # its job.json says that it runs: the next server goes on with it
         if job.is_removed:
             self._forget(job)
             return
-        if self._is_ending.is_set() and job.stop.is_set():
-            return  # its job.json says that it runs: the next server goes on with it
-        if job.stop.is_set():  # it was too large
-            shutil.rmtree(job.out, ignore_errors=True)
-        job.bytes = _size(job.folder)
-        job.state, job.finished = "failed" if job.message else state, time.time()
         with suppress(Ldr2hdrError):  # of a full disk: it is known while the server runs
             job.save()
         _say(f"job {job.id}: {job.state}, {job.counts.get('done', 0)} written, {job.counts.get('failed', 0)} failed")

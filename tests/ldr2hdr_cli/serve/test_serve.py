@@ -134,17 +134,17 @@ def idle(tmp_path: Path, weights: Path) -> Iterator[Callable[..., tuple[Jobs, Te
 
 
 def test_results_are_those_of_convert(client: TestClient, place: Path) -> None:
-    files = [("one.png", png(photo())), ("two.png", png(photo(60))), ("no picture.png", b"nothing")]
+    files = [("one.png", png(photo())), ("ldr2hdr-two.png", png(photo(60))), ("no picture.png", b"nothing")]
     job = ended(client, upload(client, *files)["id"])
     assert (job["state"], job["total"]) == ("done", 3)
     assert job["counts"] == {"note": 2, "done": 2, "failed": 1}
-    assert [one["name"] for one in job["results"]] == ["one.exr", "two.exr"] and job["result_count"] == 2
+    assert [one["name"] for one in job["results"]] == ["ldr2hdr-two.exr", "one.exr"] and job["result_count"] == 2
     (place / "in").mkdir()
     for name, data in files[:2]:
         (place / "in" / name).write_bytes(data)
     list(convert(place / "in", place / "out", ConvertOptions(**CLIP, device="cpu")))
     archive = zipfile.ZipFile(io.BytesIO(client.get(f"/jobs/{job['id']}/results").content))
-    assert archive.testzip() is None and archive.namelist() == ["one.exr", "two.exr"]
+    assert archive.testzip() is None and archive.namelist() == ["ldr2hdr-two.exr", "one.exr"]
     for name in archive.namelist():
         answer = client.get(f"/jobs/{job['id']}/results/{name}")
         assert answer.content == archive.read(name) == (place / "out" / name).read_bytes()
@@ -397,7 +397,7 @@ def test_a_job_that_outgrows_the_disk_is_ended(idle: Any, tmp_path: Path) -> Non
 
 def test_a_server_goes_on_where_another_was_killed(idle: Any, tmp_path: Path) -> None:
     jobs, client = idle()
-    clip = write_clip(tmp_path / "clip.mkv", [photo(index) for index in range(60)], pixels="bgr0", layout="rgb24")
+    clip = write_clip(tmp_path / "clip.mkv", [photo(index) for index in range(150)], pixels="bgr0", layout="rgb24")
     running, waiting, removed = (upload(client, ("clip.mkv", clip.read_bytes())) for _ in range(3))
     jobs.start()
     job = jobs.get(running["id"])
@@ -416,8 +416,8 @@ def test_a_server_goes_on_where_another_was_killed(idle: Any, tmp_path: Path) ->
     assert [job.id for job in jobs.all()] == [removed["id"], waiting["id"], running["id"]]
     jobs.start()
     found = [ended(client, job["id"]) for job in (running, waiting)]
-    assert all(job["state"] == "done" and job["result_count"] == 60 for job in found)
-    assert found[0]["counts"]["done"] <= 55 and found[1]["counts"]["done"] == 60
+    assert all(job["state"] == "done" and job["result_count"] == 150 for job in found)
+    assert found[0]["counts"]["done"] <= 145 and found[1]["counts"]["done"] == 150
     outs = [jobs.get(job["id"]).out for job in found]
     for name in jobs.get(waiting["id"]).results():
         assert (outs[0] / name).read_bytes() == (outs[1] / name).read_bytes()
