@@ -10,6 +10,7 @@ import typer
 
 from ldr2hdr_cli.evaluation.options import EvaluateOptions
 from ldr2hdr_cli.options import CommandOptions
+from ldr2hdr_cli.serve.options import ServeOptions
 from ldr2hdr_cli.train_commands import train_app
 from ldr2hdr_cli.typer_options import Command, make_options, with_options
 from model import __version__
@@ -156,6 +157,23 @@ def view(
     )
     failed = sum(card.failed for card in cards)
     typer.echo(f"{page}: {len(cards) - failed} results" + (f", {failed} failed" if failed else ""))
+
+
+@app.command(cls=Command)
+@with_options({"serve": ServeOptions})
+def serve(
+    data: Annotated[Path, typer.Option("--data", "-d", help="Folder for the jobs, with room for them.", metavar="DIR")],
+    flags: dict[str, dict[str, Any]],
+    config: Config = None,
+) -> None:
+    """Convert over HTTP, with a queue, and a page to drop pictures on. docs/serve.md describes the API.
+
+    The first SIGINT or SIGTERM finishes what is in hand; what is left, the next server on the same folder goes on with.
+    """
+    options = make_options(ServeOptions, flags.get("serve", {}), config)
+    from ldr2hdr_cli.serve import command
+
+    command.serve(data, options)
 
 
 app.add_typer(train_app, name="train")

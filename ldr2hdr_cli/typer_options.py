@@ -41,22 +41,36 @@ def make_options(
 
     Raises Ldr2hdrError that names where the value stood: FILE: tile, LDR2HDR_TILE, or --tile.
     """
-    known = {_name(entry): entry for entry in fields(owner)}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     if config is not None:
-        for key, value in read_yaml(config, "write one option a line, such as `tile: 512`").items():
-            entry = known.get(key.replace("-", "_")) if isinstance(key, str) else None
-            if entry is None:
-                raise Ldr2hdrError(f"{config} has no option {brief(key)} to set; there are {', '.join(known)}.")
-            values[entry.name] = checked(entry.name, value, owner, f"{config}: {key}")
+        table = read_yaml(config, "write one option a line, such as `tile: 512`")
+        values = read_table(owner, table, str(config))
     hints = typing.get_type_hints(owner)
-    for name, entry in known.items():
+    for name, entry in _known(owner).items():
         variable = PREFIX + name.upper()
         if entry.name in flags:
             values[entry.name] = checked(entry.name, flags[entry.name], owner, _flag(entry))
         elif text := environment.get(variable):
             values[entry.name] = checked(entry.name, _of_variable(text, hints[entry.name]), owner, variable)
     return owner(**values)
+
+
+def read_table(owner: type, table: Mapping[Any, Any], shown: str) -> dict[str, Any]:
+    """What a table of options sets, checked, by the names of the fields. shown: what holds it, for an error.
+
+    Raises Ldr2hdrError.
+    """
+    known, values = _known(owner), {}
+    for key, value in table.items():
+        entry = known.get(key.replace("-", "_")) if isinstance(key, str) else None
+        if entry is None:
+            raise Ldr2hdrError(f"{shown} has no option {brief(key)} to set; there are {', '.join(known)}.")
+        values[entry.name] = checked(entry.name, value, owner, f"{shown}: {key}")
+    return values
+
+
+def _known(owner: type) -> dict[str, Field[Any]]:
+    return {_name(entry): entry for entry in fields(owner)}
 
 
 def _of_variable(text: str, wanted: Any) -> Any:

@@ -29,7 +29,7 @@ def convert(inputs: Sequence[str], output: Path, options: CommandOptions, debug:
     if options.list_ is not None:
         inputs += listed(str(options.list_))
     stop = threading.Event()
-    with Display(options.quiet, options.json, options.log_file, debug) as display, _signals(stop) as caught:
+    with Display(options.quiet, options.json, options.log_file, debug) as display, signals(stop) as caught:
         display.log(f"ldr2hdr {__version__}: {_command()}")
         if options.dry_run:
             return _dry_run(inputs, output, options, display)
@@ -79,7 +79,7 @@ _LONGEST_LIST = 2**26  # bytes
 
 
 @contextmanager
-def _signals(stop: threading.Event) -> Iterator[list[int]]:
+def signals(stop: threading.Event) -> Iterator[list[int]]:
     """The first SIGINT or SIGTERM asks the run to finish what is in hand; a second one leaves at once.
 
     A thread listens, since Python's own handlers wait for the main thread, which may be inside the network.

@@ -102,7 +102,7 @@ class Display:
         source = str(event.item.input.path)
         if not isinstance(event, Note):
             self.inputs.add(source)
-        self._emit({"event": type(event).__name__.lower(), "source": source, **_details(event)})
+        self._emit(as_json(event))
         match event:
             case Done():
                 self._count(event)
@@ -202,8 +202,13 @@ class Display:
             silence(sys.stderr.fileno())
 
 
+def as_json(event: FileEvent) -> dict[str, Any]:
+    """What the JSON line of an event holds, see docs/json.md."""
+    source = str(event.item.input.path)
+    return {"event": type(event).__name__.lower(), "source": source, **_details(event)}
+
+
 def _details(event: FileEvent) -> dict[str, Any]:
-    """What the JSON line of an event has beside its source."""
     match event:
         case Done():
             return {

@@ -1,9 +1,12 @@
 """The network with the options of `convert`: for the pipeline, and for one picture in memory."""
 
+import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,7 +22,7 @@ from ldr2hdr_cli.media.source_info import SourceInfo
 from ldr2hdr_cli.memory import machine_memory
 from ldr2hdr_cli.option_values import cores, memory_bytes
 from ldr2hdr_cli.options import ConvertOptions
-from model.checkpoint import load_network, usual_working_size
+from model.checkpoint import DEFAULT_WEIGHTS, load_network, usual_working_size, weights_sha256
 from model.codes import Codes
 from model.device import Down, devices
 from model.errors import Ldr2hdrError
@@ -27,9 +30,46 @@ from model.panorama import reconstruct_views
 from model.reconstructor import ClipReconstructor, Predicted, Reconstructor
 from model.rendering import Rendered, Rendering
 
+_KEPT: ContextVar[dict[tuple[object, ...], list[Reconstructor]] | None] = ContextVar("kept", default=None)
+_DECIDING = ("device", "precision", "tile", "overlap", "memory", "gamma", "transfer", "working_size", "threshold")
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Within it, this thread's next run takes the last one's `reconstructors` where it asks for the same ones.
+
+    For a process that converts again and again, one run at a time in each thread. They are not taken where a setting
+    had to be lowered: a run's bytes must not depend on the one before.
+    """
+    token = _KEPT.set({})
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+
 
 def reconstructors(options: ConvertOptions, notify: Callable[[str], None] | None = None) -> list[Reconstructor]:
     """One for each device of the options. Raises Ldr2hdrError for weights or a device that cannot be used."""
+    last = _KEPT.get()
+    weights = DEFAULT_WEIGHTS if options.weights is None else options.weights
+    if last is None or not os.path.isfile(weights):  # noqa: PTH113 - Path.is_file raises where a path is too long
+        return _made(options, notify)
+
+    def lowered(message: str) -> None:
+        last.clear()
+        if notify is not None:
+            notify(message)
+
+    key = (weights_sha256(weights), *(getattr(options, name) for name in _DECIDING))
+    if (found := last.get(key)) is None:
+        last.clear()
+        found = last[key] = _made(options, lowered)
+    for one in found:
+        one.notify = lowered
+    return found
+
+
+def _made(options: ConvertOptions, notify: Callable[[str], None] | None) -> list[Reconstructor]:
     net = load_network(options.weights)
     working_size = usual_working_size(options.weights)
     if options.working_size != "auto":

@@ -33,6 +33,8 @@ _ONE_A_PACKET = frozenset(
 )
 # Those whose packets may hold what later ones need: parameter sets, tables. They can read those and skip the pictures.
 _READS_ON = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mjpeg"})
+# FFmpeg would read what they name, wherever it lies, and no fingerprint would show when that changes.
+_PLAYLISTS = frozenset({"hls", "concat", "dash", "imf", "sdp", "rtsp"})
 
 
 class Unsure(Exception):
@@ -95,6 +97,8 @@ def opened(path: Path, max_pixels: int, hwaccel: str = "none") -> Iterator[tuple
     except ERRORS as error:
         raise Ldr2hdrError(f"{path} cannot be read as a picture or a clip ({reason(error)}).") from None
     with container:
+        if _PLAYLISTS & set(container.format.name.split(",")):
+            raise Ldr2hdrError(f"{path} is a playlist, which names clips in other files: give those clips themselves.")
         streams = [stream for stream in container.streams.video if not _is_cover(stream)]
         stream = next(iter(streams), None)
         if (

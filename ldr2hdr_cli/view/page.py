@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import log2
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from ldr2hdr_cli.view.pictures import STOPS, Card, card_of
 from model import __version__
 from model.atomic import write_atomically
 from model.errors import Ldr2hdrError
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 FRAMES = 5  # of a clip that are shown
 MANY = 100  # results, from which on their pictures are small
@@ -94,14 +97,19 @@ def choose(entries: dict[str, dict[str, Any]]) -> list[Chosen]:
 
 def render(cards: Sequence[Card], title: str) -> str:
     """The page as HTML. Names of files are data: escaped wherever they stand."""
+    environment = templates()
+    environment.filters["stops"] = _stops
+    return environment.get_template("view/page.html").render(
+        cards=cards, stops=STOPS, title=one_line(title), version=__version__, first=STOPS.index(-2)
+    )
+
+
+def templates() -> "Environment":
+    """The pages of this package and of `serve`, which share what shows a picture beside its source."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
-        loader=PackageLoader("ldr2hdr_cli.view", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters["stops"] = _stops
-    return environment.get_template("page.html").render(
-        cards=cards, stops=STOPS, title=one_line(title), version=__version__, first=STOPS.index(-2)
+    return Environment(
+        loader=PackageLoader("ldr2hdr_cli", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
 
 

@@ -20,7 +20,7 @@ from ldr2hdr_cli.media.sources import SourceInfo, probe, read_frames, read_still
 from ldr2hdr_cli.options import ConvertOptions
 from ldr2hdr_cli.terminal import one_line
 from model.errors import Ldr2hdrError
-from model.exposure import linearise
+from model.exposure import Encoding, linearise
 
 STOPS = (0, -2, -4, -6)
 _LARGE_SHARE = 0.25  # clipped: so large a part of a picture can only be guessed
@@ -50,6 +50,59 @@ class Card:
     notes: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Pair:
+    """A result and its source in linear Rec. 709, made small, to be shown at any exposure.
+
+    before: None where the source cannot be read again. peak: brightest value, in LDR white; largest: the same, as it
+    is stored. screen: what both are encoded for. white: where LDR white lies in the result. notes: what else is to be
+    known.
+    """
+
+    before: np.ndarray | None
+    after: np.ndarray
+    peak: float
+    largest: float
+    clipped: float | None
+    screen: Encoding
+    white: float
+    notes: list[str]
+
+    def source(self, stops: float) -> np.ndarray | None:
+        """uint8 H×W×3, sRGB; at 0 stops what the source is. Clipped at white."""
+        return None if self.before is None else _codes(shown(self.before, stops, self.screen, "plain"))
+
+    def result(self, stops: float) -> np.ndarray:
+        """uint8 H×W×3, sRGB. Highlights are rolled off."""
+        return _codes(shown(self.after, stops, self.screen, "soft", self.white))
+
+
+def pair_of(output: Path, entry: dict[str, Any], settings: dict[str, Any], side: int) -> Pair:
+    """Read a result and its source, made at most `side` pixels long.
+
+    entry, settings: of the manifest. Raises Ldr2hdrError or OSError where the result cannot be read.
+    """
+    notes: list[str] = []
+    hdr, chromaticities = _result(_best(output, entry), settings, notes)
+    info, ldr = _source(entry, settings, notes)
+    height, width = hdr.shape[:2]
+    info = info or SourceInfo(output, "still", width, height, 8, chromaticities=chromaticities)
+    rendering = rendering_of(info, _options(settings))
+    clipped = entry.get("clipped")
+    if clipped is None and ldr is not None:
+        clipped = float((ldr > _CLIPPED).any(2).mean())
+
+    width = max(1, round(width * min(1, side / max(height, width))))
+    source_matrix, encoding = conversion(info.chromaticities, REC709), rendering.encoding
+    before = None
+    if ldr is not None:
+        light = linearise(ldr, encoding.transfer, encoding.gamma) * np.float32(rendering.gain)
+        before = in_rec709(fit(light, width), source_matrix)
+    after = in_rec709(fit(hdr, width), conversion(chromaticities, REC709))
+    largest, screen = float(hdr.max()), display(encoding, source_matrix)
+    return Pair(before, after, largest / rendering.gain, largest, clipped, screen, rendering.gain, notes)
+
+
 def card_of(output: Path, name: str, entry: dict[str, Any], settings: dict[str, Any], folder: Path, side: int) -> Card:
     """Read a result and its source, and write their pictures, at most `side` pixels long, into `folder`.
 
@@ -57,37 +110,21 @@ def card_of(output: Path, name: str, entry: dict[str, Any], settings: dict[str, 
     """
     card = Card(one_line(name))
     try:
-        hdr, chromaticities = _result(_best(output, entry), settings, card)
+        pair = pair_of(output, entry, settings, side)
     except (Ldr2hdrError, OSError) as error:
         card.failed = True
         card.marks.append(one_line(str(error)))
         return card
-    info, ldr = _source(entry, settings, card)
-    options = _options(settings)
-    height, card_width = hdr.shape[:2]
-    info = info or SourceInfo(output, "still", card_width, height, 8, chromaticities=chromaticities)
-    rendering = rendering_of(info, options)
     card.stem = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    card.has_source = ldr is not None
-    card.peak = float(hdr.max()) / rendering.gain
-    card.clipped = entry.get("clipped")
-    if card.clipped is None and ldr is not None:
-        card.clipped = float((ldr > _CLIPPED).any(2).mean())
-    _mark(card, float(hdr.max()))
-
-    width = max(1, round(card_width * min(1, side / max(height, card_width))))
-    source_matrix, encoding = conversion(info.chromaticities, REC709), rendering.encoding
-    screen = display(encoding, source_matrix)
-    after = in_rec709(fit(hdr, width), conversion(chromaticities, REC709))
-    card.height, card.width = after.shape[:2]
-    before = None
-    if ldr is not None:
-        light = linearise(ldr, encoding.transfer, encoding.gamma) * np.float32(rendering.gain)
-        before = in_rec709(fit(light, width), source_matrix)
+    card.has_source = pair.before is not None
+    card.peak, card.clipped, card.notes = pair.peak, pair.clipped, pair.notes
+    card.height, card.width = pair.after.shape[:2]
+    _mark(card, pair.largest)
     for index, stops in enumerate(STOPS):
-        _write(folder / f"{card.stem}-after-{index}.webp", shown(after, stops, screen, "soft", rendering.gain))
-        if before is not None:
-            _write(folder / f"{card.stem}-before-{index}.webp", shown(before, stops, screen, "plain"))
+        for kind, picture in (("after", pair.result(stops)), ("before", pair.source(stops))):
+            if picture is not None:
+                path = folder / f"{card.stem}-{kind}-{index}.webp"
+                Image.fromarray(picture).save(path, "WEBP", quality=85, method=2)
     return card
 
 
@@ -97,14 +134,14 @@ def _best(output: Path, entry: dict[str, Any]) -> Path:
     return min(files, key=lambda path: {".exr": 0, ".hdr": 1}.get(path.suffix, 2))
 
 
-def _result(path: Path, settings: dict[str, Any], card: Card) -> tuple[np.ndarray, Chromaticities]:
+def _result(path: Path, settings: dict[str, Any], notes: list[str]) -> tuple[np.ndarray, Chromaticities]:
     """Linear RGB, H×W×3 float32, LDR white 1.0 but for `--exposure`, and its primaries."""
     if path.name.endswith((SUFFIXES["ultrahdr"], SUFFIXES["avif"])):
         info, frame = read_still(path, from_hdr=True, gain_map="only")
         light = linearise(frame.pixels, info.encoding.transfer, info.encoding.gamma)
         if info.transfer == "pq":
             light *= np.float32(DIFFUSE_WHITE / float(settings.get("white", DIFFUSE_WHITE)))
-        card.notes.append("Its highlights end at the peak of the display that it was written for.")
+        notes.append("Its highlights end at the peak of the display that it was written for.")
         return light if frame.gain is None else light * frame.gain, info.chromaticities
     if path.suffix == ".hdr":
         hdr, attributes = read_radiance(path)
@@ -115,17 +152,19 @@ def _result(path: Path, settings: dict[str, Any], card: Card) -> tuple[np.ndarra
         hdr = np.stack([planes[channel] for channel in "RGB"], -1).astype(np.float32)
     known = COLOR_INTEROP.get(str(attributes.get("colorInteropID")))
     if known is None and (space := attributes.get(PREFIX + "ocio")):
-        card.notes.append(one_line(f"It is in {space}, and shown as if that were linear Rec. 709."))
+        notes.append(one_line(f"It is in {space}, and shown as if that were linear Rec. 709."))
     chromaticities = attributes.get("chromaticities") or known or REC709
     return np.nan_to_num(hdr, nan=0.0, posinf=HALF_MAX), tuple(float(value) for value in chromaticities)
 
 
-def _source(entry: dict[str, Any], settings: dict[str, Any], card: Card) -> tuple[SourceInfo | None, np.ndarray | None]:
-    """The source as it was read for this result, or nothing and a note on the card that says why."""
+def _source(
+    entry: dict[str, Any], settings: dict[str, Any], notes: list[str]
+) -> tuple[SourceInfo | None, np.ndarray | None]:
+    """The source as it was read for this result, or nothing and a note that says why."""
     path = Path(str(entry.get("source")))
     try:
         if list(fingerprint(path)) != [entry.get("size"), entry.get("modified")]:
-            card.notes.append("The source has changed since.")
+            notes.append("The source has changed since.")
         deinterlace = bool(settings.get("deinterlace"))
         info = probe(path, deinterlace=deinterlace)
         if info.kind == "still":
@@ -135,10 +174,10 @@ def _source(entry: dict[str, Any], settings: dict[str, Any], card: Card) -> tupl
             index = entry.get("index", (entry.get("frame") or 1) - 1)
             frame = next(iter(read_frames(path, first=index, last=index, deinterlace=deinterlace, from_hdr=True)))
     except (OSError, StopIteration):
-        card.notes.append("The source is gone: only the result is shown.")
+        notes.append("The source is gone: only the result is shown.")
         return None, None
     except Ldr2hdrError as error:
-        card.notes.append(one_line(f"The source cannot be read again ({error}): only the result is shown."))
+        notes.append(one_line(f"The source cannot be read again ({error}): only the result is shown."))
         return None, None
     return info, frame.pixels
 
@@ -161,6 +200,5 @@ def _mark(card: Card, largest: float) -> None:
         card.marks.append("The brightest values reach the limit of half float.")
 
 
-def _write(path: Path, picture: np.ndarray) -> None:
-    codes = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
-    Image.fromarray(codes).save(path, "WEBP", quality=85, method=2)
+def _codes(picture: np.ndarray) -> np.ndarray:
+    return np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""`ldr2hdr serve`: convert over HTTP, with a queue and a page."""
