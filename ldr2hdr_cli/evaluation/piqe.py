@@ -25,8 +25,8 @@ def piqe(picture: np.ndarray) -> float:
     height, width = picture.shape[:2]
     codes = np.rint(255 * (picture.astype(np.float64) @ GREY))
     codes = np.pad(codes, ((0, -height % BLOCK), (0, -width % BLOCK)), mode="edge")
-    blocks = _normalised(codes).reshape(codes.shape[0] // BLOCK, BLOCK, -1, BLOCK).swapaxes(1, 2)
-    blocks = blocks.reshape(-1, BLOCK, BLOCK)
+    squares = _normalised(codes).reshape(codes.shape[0] // BLOCK, BLOCK, -1, BLOCK).swapaxes(1, 2)
+    blocks = squares.reshape(-1, BLOCK, BLOCK)
     variance = blocks.var(axis=(1, 2), ddof=1)
     active = variance > ACTIVE
     blocks, variance = blocks[active], variance[active]
