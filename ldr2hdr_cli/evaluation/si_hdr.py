@@ -61,7 +61,7 @@ def si_hdr_cases(folder: Path, protocol: Protocol, white: float | None = None) -
         return
     wanted = [level for share, level in LEVELS.items() if share in protocol.shares]
     if not (found := {level: path for level in wanted if (path := _inputs(root, level))}):
-        raise Ldr2hdrError(f"{root / 'input'} lacks {wanted[0]}; unpack the data set's input.zip there.")
+        raise Ldr2hdrError(f"{root} lacks input/{wanted[0]}; unpack the data set's input.zip there.")
     for level, inputs in found.items():
         for case in given_cases(inputs, root / "reference", protocol.only):
             named = replace(case, name=f"{level}_{case.scene}", exposure=level, level=float(level[-2:]))
@@ -70,8 +70,7 @@ def si_hdr_cases(folder: Path, protocol: Protocol, white: float | None = None) -
 
 def data_set(folder: Path) -> Path | None:
     """Where in `folder` the data set was unpacked: there, or in `sihdr/`. None where it was not."""
-    places = (folder, folder / "sihdr")
-    return next((p for p in places if (p / "reference").is_dir() and any(_inputs(p, v) for v in LEVELS.values())), None)
+    return next((place for place in (folder, folder / "sihdr") if (place / "reference").is_dir()), None)
 
 
 def anchored(case: Case, white: float | None = None) -> Case:

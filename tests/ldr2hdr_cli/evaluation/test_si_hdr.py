@@ -112,7 +112,7 @@ def test_misuse_is_one_sentence(hdr: Path, data_set: Path) -> None:
     for path in sorted((data_set / "sihdr/input/clip_97").iterdir()):
         path.unlink()
     (data_set / "sihdr/input/clip_97").rmdir()
-    with pytest.raises(Ldr2hdrError, match="lacks clip_97"):
+    with pytest.raises(Ldr2hdrError, match="sihdr lacks input/clip_97"):
         next(si_hdr_cases(data_set, Protocol(shares=(3.0,))))
     for wrong in (["--photos", hdr], ["--hdr", hdr, "--panorama"], ["--hdr", hdr, "--fit-curve"]):
         result = run(*wrong, *FAST)
