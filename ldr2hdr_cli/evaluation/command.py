@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -37,11 +38,14 @@ def _evaluate_pictures(options: EvaluateOptions) -> None:
     from ldr2hdr_cli.evaluation import report
     from ldr2hdr_cli.evaluation.compare import Scoring, compare, methods_by_name
     from ldr2hdr_cli.evaluation.outcome import PictureScores
+    from ldr2hdr_cli.evaluation.si_hdr import UNPROCESSED, unprocessed
     from model.atomic import make_folder
 
     cases = _cases(options)
     operators, predictions = _operators(options, OPERATORS), options.prediction or []
     methods = methods_by_name(operators, _networks(options), predictions, options.device, options.precision)
+    if options.protocol == "si-hdr":
+        methods = {UNPROCESSED: unprocessed, **methods}
     if not methods:
         raise Ldr2hdrError("There is nothing to compare: give --method, --weights or --prediction.")
     if options.out is not None:
@@ -50,18 +54,19 @@ def _evaluate_pictures(options: EvaluateOptions) -> None:
     scoring = Scoring(
         options.fit_curve,
         options.cvvdp,
-        options.peak,
-        options.white,
+        options.shown_peak,
+        options.shown_white,
         where,
         options.hdrvdp,
         options.pixels_per_degree,
+        options.protocol == "si-hdr",
     )
     results = compare(cases, methods, scoring, options.jobs or min(4, os.cpu_count() or 1))
     on_page = options.page_pictures if options.out is not None else 0
     scores = PictureScores.of(_watched(results, "pictures"), options.seed, on_page)
     console = Console()
     for one in scores.summary.values():
-        console.print(report.table(one), report.bin_table(one))
+        console.print(*report.tables(one))
         console.print()
     _say(*scores.verdict)
     if options.out is not None:
@@ -71,9 +76,10 @@ def _evaluate_pictures(options: EvaluateOptions) -> None:
 
 def _evaluate_clips(options: EvaluateOptions) -> None:
     others = options.pairs, options.photos, options.panorama, options.prediction, options.save_inputs
-    if options.hdr is None or any(others):
+    if options.hdr is None or any(others) or options.protocol != "santos":
         raise Ldr2hdrError(
-            "--video goes with --hdr DIR, and not with --pairs, --photos, --panorama, --prediction or --save-inputs."
+            "--video goes with --hdr DIR, and not with --pairs, --photos, --panorama, --prediction, --save-inputs or "
+            "--protocol si-hdr."
         )
     from rich.console import Console
 
@@ -93,11 +99,11 @@ def _evaluate_clips(options: EvaluateOptions) -> None:
     level = options.per_cents[len(options.per_cents) // 2]
     names = read_list(options.only) if options.only else None
     clips = made_clips(
-        options.hdr, level=level, frames=options.frames, size=options.size, seed=options.seed, only=names
+        options.hdr, level=level, frames=options.frames, size=options.side, seed=options.seed, only=names
     )
     on_page = min(options.page_pictures, CLIPS_ON_PAGE) if options.out is not None else 0
     scores = ClipScores.of(
-        _watched(clips, "clips"), methods, options.seed, options.peak, options.white, page_clips=on_page
+        _watched(clips, "clips"), methods, options.seed, options.shown_peak, options.shown_white, page_clips=on_page
     )
     Console().print(clip_table(scores.summary, scores.clip_count))
     _say(*scores.verdict)
@@ -108,20 +114,25 @@ def _evaluate_clips(options: EvaluateOptions) -> None:
 
 def _cases(options: EvaluateOptions) -> Iterator[Case]:
     from ldr2hdr_cli.evaluation.protocol import Protocol, given_cases, made_cases, photo_cases, read_list
+    from ldr2hdr_cli.evaluation.si_hdr import anchored, si_hdr_cases, square
 
     given = [name for name in ("hdr", "pairs", "photos") if getattr(options, name) is not None]
     if len(given) > 1:
         raise Ldr2hdrError(f"Both --{given[0]} and --{given[1]} are given: give only one of them.")
     if options.panorama and given != ["hdr"]:
         raise Ldr2hdrError("--panorama goes with --hdr DIR alone.")
+    by_si_hdr = options.protocol == "si-hdr"
+    if by_si_hdr and (options.photos or options.panorama or options.fit_curve):
+        raise Ldr2hdrError("--protocol si-hdr goes with --hdr or --pairs, and not with --panorama or --fit-curve.")
     names = read_list(options.only) if options.only else []
     if options.pairs is not None:
-        return given_cases(*options.pairs, names)
+        cases = given_cases(*options.pairs, names)
+        return (square(anchored(case, options.white), options.size or 0) for case in cases) if by_si_hdr else cases
     protocol = Protocol(
         options.per_cents,
         options.mild,
         options.seed,
-        options.size,
+        options.side,
         options.views,
         options.jpeg,
         names,
@@ -133,6 +144,8 @@ def _cases(options: EvaluateOptions) -> Iterator[Case]:
         raise Ldr2hdrError(
             "There are no pictures to compare on: give --hdr DIR, --photos DIR, or --pairs LDR_DIR HDR_DIR."
         )
+    if by_si_hdr:
+        return si_hdr_cases(options.hdr, replace(protocol, size=options.size or 0), options.white)
     return made_cases(options.hdr, protocol)
 
 

@@ -18,9 +18,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ldr2hdr_cli.convert.operators import expand
+from ldr2hdr_cli.evaluation import si_hdr
 from ldr2hdr_cli.evaluation.alignment import align_scale, fit_curve
+from ldr2hdr_cli.evaluation.crf import crf_corrected
 from ldr2hdr_cli.evaluation.lights import light_rmse_stops
-from ldr2hdr_cli.evaluation.metrics import PEAK, WHITE, cvvdp_jod, hdrvdp, score
+from ldr2hdr_cli.evaluation.metrics import (
+    PEAK,
+    PU21_RANGE,
+    WHITE,
+    cvvdp_jod,
+    hdrvdp,
+    hdrvdp3_quality,
+    pu21_piqe,
+    pu21_psnr,
+    pu21_ssim,
+    pu21_vsi,
+    score,
+)
 from ldr2hdr_cli.evaluation.protocol import Case, aligning_pixels
 from ldr2hdr_cli.media.pictures import read_hdr
 from ldr2hdr_cli.terminal import one_line
@@ -38,8 +52,9 @@ CURVE_PIXELS = 0.9  # display value of the brightest channel up to which a pixel
 class Scoring:
     """fit: also remove the camera curve. cvvdp: with ColorVideoVDP, which takes a second a picture on a CPU.
 
-    peak, white: of the imagined display, in cd/m². device: where ColorVideoVDP and HDR-VDP run. hdrvdp: with both
-    versions of HDR-VDP, at `pixels_per_degree` (None for their own).
+    peak, white: of the imagined display, in cd/m²; a case's own white comes first. device: where ColorVideoVDP and
+    HDR-VDP run. hdrvdp: with both versions of HDR-VDP, at `pixels_per_degree` (None for their own). si_hdr: align, and
+    score too, as the SI-HDR benchmark does, in which one of the methods is `si_hdr.UNPROCESSED`.
     """
 
     fit: bool = False
@@ -49,6 +64,7 @@ class Scoring:
     device: str = "cpu"
     hdrvdp: bool = False
     pixels_per_degree: float | None = None
+    si_hdr: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,15 +105,18 @@ def network_method(weights: Path | None, device: str = "auto", precision: Precis
 
 
 def prediction_method(folder: Path) -> Method:
-    """Pictures that another program made: `NAME.exr` or `NAME.hdr` in `folder`, NAME as in `Case.name`."""
+    """Pictures that another program made: `NAME.exr` or `NAME.hdr` in `folder`, NAME as in `Case.name`.
+
+    Of SI-HDR also `clip_95/SCENE.exr`, as its data set has them for each method.
+    """
     if not folder.is_dir():
         raise Ldr2hdrError(f"{folder} is not a folder; give the folder with the other program's pictures.")
 
     def read(case: Case) -> np.ndarray:
         for suffix in PICTURE_SUFFIXES:
-            path = folder / (case.name + suffix)
-            if path.is_file():
-                return _same_size(read_hdr(path), case, path)
+            for path in (folder / (case.name + suffix), folder / case.exposure / (case.scene + suffix)):
+                if path.is_file():
+                    return _same_size(read_hdr(path), case, path)
         raise Ldr2hdrError(
             f"{folder} lacks {case.name}.exr (or .hdr); make it from the picture that --save-inputs writes."
         )
@@ -157,15 +176,17 @@ def compare(cases: Iterable[Case], methods: dict[str, Method], scoring: Scoring,
                 future.cancel()
 
 
-def aligned(prediction: np.ndarray, case: Case, fit: bool = False) -> np.ndarray:
+def aligned(prediction: np.ndarray, case: Case, fit: bool = False, by_si_hdr: bool = False) -> np.ndarray:
     """`prediction` on the truth's scale (and through its fitted camera curve), from well-exposed pixels only.
 
     prediction: H×W×3, linear, of any scale. Scale is the one that holds next below the clip level, where the
-    clipped areas begin: see `protocol.aligning_pixels`. float32, never negative.
+    clipped areas begin: see `protocol.aligning_pixels`; or `si_hdr.gain`. float32, never negative.
     """
     prediction = np.maximum(prediction, 0).astype(np.float32)
     if fit:
         return fit_curve(prediction, case.truth, case.ldr.max(axis=2) <= CURVE_PIXELS)(prediction)
+    if by_si_hdr:
+        return prediction * np.float32(si_hdr.gain(prediction, case))
     return prediction * np.float32(align_scale(prediction, case.truth, aligning_pixels(case.ldr)))
 
 
@@ -173,8 +194,10 @@ _CVVDP_LOCK = threading.Lock()  # the metric is one object with state
 
 
 def _result(case: Case, methods: dict[str, Method], scoring: Scoring) -> Result:
-    pictures = {name: aligned(_finite(name, method(case), case), case, scoring.fit) for name, method in methods.items()}
-    return Result(case, pictures, [_row(case, name, picture, scoring) for name, picture in pictures.items()])
+    made = ((name, _finite(name, method(case), case)) for name, method in methods.items())
+    pictures = {name: aligned(picture, case, scoring.fit, scoring.si_hdr) for name, picture in made}
+    rows = [_row(case, name, picture, scoring) for name, picture in pictures.items()]
+    return Result(case, pictures, si_hdr.with_gains(rows) if scoring.si_hdr else rows)
 
 
 def _row(case: Case, method: str, picture: np.ndarray, scoring: Scoring) -> dict[str, Any]:
@@ -185,16 +208,37 @@ def _row(case: Case, method: str, picture: np.ndarray, scoring: Scoring) -> dict
         "level": case.level,
         "method": method,
     }
-    row |= score(picture, case.truth, case.clipped, peak=scoring.peak, white=scoring.white, cvvdp=False)
+    peak, white, seen = scoring.peak, case.white or scoring.white, scoring.pixels_per_degree
+    row |= score(picture, case.truth, case.clipped, peak=peak, white=white, cvvdp=False)
     if case.exposure == "panorama":
         row["light_rmse_stops"] = light_rmse_stops(picture, case.truth)
     if scoring.cvvdp:
         with _CVVDP_LOCK:
-            row["cvvdp_jod"] = cvvdp_jod(picture, case.truth, scoring.peak, scoring.white, scoring.device)
+            row["cvvdp_jod"] = cvvdp_jod(picture, case.truth, peak, white, scoring.device)
     if scoring.hdrvdp:
-        display = (scoring.peak, scoring.white, scoring.pixels_per_degree)
-        row |= hdrvdp(picture, case.truth, *display, scoring.device)
+        row |= hdrvdp(picture, case.truth, peak, white, seen, scoring.device)
+    elif scoring.si_hdr:
+        row |= hdrvdp3_quality(picture, case.truth, peak, white, seen, scoring.device)
+    if scoring.si_hdr:
+        row["pu21_piqe"] = pu21_piqe(picture, peak, white)
+        row |= _after_crf(picture, case.truth, peak, white, seen, scoring.device)
     return row
+
+
+def _after_crf(
+    picture: np.ndarray, truth: np.ndarray, peak: float, white: float, pixels_per_degree: float | None, device: str
+) -> dict[str, float]:
+    """The benchmark's metrics after its fit of tone and colour, which may exceed the display's peak by little."""
+    shown = [np.minimum(p * white, peak) for p in (picture, truth)]
+    corrected = crf_corrected(*shown)
+    display = PU21_RANGE[1], 1.0
+    row = {
+        "pu21_psnr": pu21_psnr(corrected, shown[1], None, *display),
+        "pu21_ssim": pu21_ssim(corrected, shown[1], None, *display),
+        "pu21_vsi": pu21_vsi(corrected, shown[1], *display),
+        **hdrvdp3_quality(corrected, shown[1], *display, pixels_per_degree, device),
+    }
+    return {key + si_hdr.CRF: value for key, value in row.items()}
 
 
 def _finite(name: str, picture: np.ndarray, case: Case) -> np.ndarray:

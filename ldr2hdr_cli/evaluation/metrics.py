@@ -138,6 +138,17 @@ def pu21_vsi(prediction: np.ndarray, truth: np.ndarray, peak: float = PEAK, whit
     return vsi(mine, wanted)
 
 
+def pu21_piqe(picture: np.ndarray, peak: float = PEAK, white: float = WHITE) -> float:
+    """PIQE of PU21-encoded R, G and B, in which `peak` is 1: needs no truth; 0 is the best, 100 the worst.
+
+    Hanji et al. 2022 found that it agrees with people without any alignment. A whole-picture metric; NaN where the
+    picture has one.
+    """
+    from ldr2hdr_cli.evaluation.piqe import piqe
+
+    return piqe(pu21_encode(_shown(_finite(picture), peak, white)) / pu21_encode(np.array(peak)))
+
+
 def cvvdp_jod(
     prediction: np.ndarray, truth: np.ndarray, peak: float = PEAK, white: float = WHITE, device: str = "cpu"
 ) -> float:
@@ -173,11 +184,26 @@ def hdrvdp(
     cd/m², clamped to `peak`; pixels_per_degree: None for a 24-inch 1080p screen seen from a metre. A whole-picture
     metric. NaN where a picture has one.
     """
-    from ldr2hdr_cli.evaluation.hdrvdp import hdrvdp2, hdrvdp3
+    from ldr2hdr_cli.evaluation.hdrvdp import hdrvdp2
 
     mine, wanted = (_on_screen(p, peak, white) for p in (prediction, truth))
-    q, jod = hdrvdp3(mine, wanted, pixels_per_degree, device)
-    return {"hdrvdp3_q": q, "hdrvdp3_jod": jod, "hdrvdp2_q": hdrvdp2(mine, wanted, pixels_per_degree, device)}
+    quality = hdrvdp3_quality(prediction, truth, peak, white, pixels_per_degree, device)
+    return {**quality, "hdrvdp2_q": hdrvdp2(mine, wanted, pixels_per_degree, device)}
+
+
+def hdrvdp3_quality(
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    peak: float = PEAK,
+    white: float = WHITE,
+    pixels_per_degree: float | None = None,
+    device: str = "cpu",
+) -> dict[str, float]:
+    """Of `hdrvdp`, version 3 alone, which takes half of the time."""
+    from ldr2hdr_cli.evaluation.hdrvdp import hdrvdp3
+
+    q, jod = hdrvdp3(_on_screen(prediction, peak, white), _on_screen(truth, peak, white), pixels_per_degree, device)
+    return {"hdrvdp3_q": q, "hdrvdp3_jod": jod}
 
 
 def by_stops_above(

@@ -62,6 +62,13 @@ class EvaluateOptions(Options):
     only: Path | None = setting(
         None, "Text file with the scenes to use, one name a line.", panel="Pictures", short="--list"
     )
+    protocol: Literal["santos", "si-hdr"] = setting(
+        "santos",
+        "How pictures are made, aligned and scored: santos, with its shares of clipped pixels and errors in them; "
+        "si-hdr, the benchmark of Hanji et al., whose unpacked data set --hdr may name.",
+        panel="Pictures",
+        decides=("pictures",),
+    )
     video: bool = setting(
         False, "Score clips of a camera that moves inside the panoramas: flicker and errors.", panel="Pictures"
     )
@@ -74,7 +81,7 @@ class EvaluateOptions(Options):
     frames: int = setting(24, "Frames of a clip, for --video.", panel="Pictures", low=2, decides=("clips",))
     share: str | None = setting(
         None,
-        "Shares of the pixels to clip, in per cent: 4,8,12 unless given; 0.5,2,8 with --panorama.",
+        "Shares of the pixels to clip, in per cent: 4,8,12 unless given; 0.5,2,8 with --panorama, 3,5 for SI-HDR.",
         panel="Pictures",
         read=read_with(shares),
         decides=("pictures",),
@@ -92,9 +99,10 @@ class EvaluateOptions(Options):
         low=0,
         decides=("pictures", "clips"),
     )
-    size: int = setting(
-        512,
-        "Side of a view, or longer side of a picture, in pixels.",
+    size: int | None = setting(
+        None,
+        "Side of a view, or longer side of a picture, in pixels: 512 unless given. SI-HDR's own pictures stay whole "
+        "unless it is given; then their middle is reduced to a square of it.",
         panel="Pictures",
         low=16,
         decides=("pictures", "clips"),
@@ -138,15 +146,19 @@ class EvaluateOptions(Options):
         high=1000.0,
         decides=("pictures",),
     )
-    peak: float = setting(
-        4000.0,
-        "Peak of the display that PU21, cvvdp and HDR-VDP assume, cd/m².",
+    peak: float | None = setting(
+        None,
+        "Peak of the display that PU21, cvvdp and HDR-VDP assume, cd/m²: 4000 unless given; 1000 for SI-HDR.",
         panel="Scores",
         low=1.0,
         decides=("pictures", "clips"),
     )
-    white: float = setting(
-        100.0, "LDR white on that display, cd/m².", panel="Scores", low=1.0, decides=("pictures", "clips")
+    white: float | None = setting(
+        None,
+        "LDR white on that display, cd/m²: 100 unless given; for SI-HDR what shows the median luminance at 20.",
+        panel="Scores",
+        low=1.0,
+        decides=("pictures", "clips"),
     )
     jobs: int | None = setting(None, "Pictures scored at the same time; up to 4 unless given.", panel="Scores", low=1)
 
@@ -163,7 +175,26 @@ class EvaluateOptions(Options):
         found = {
             entry.name: getattr(self, entry.name) for entry in fields(self) if what in entry.metadata.get("decides", ())
         }
+        if what == "clips" or self.protocol == "santos":
+            found |= {"size": self.side, "peak": self.shown_peak, "white": self.shown_white}
+        else:
+            found["peak"] = self.shown_peak
         return {**found, "share": self.share or self._usual_shares}
+
+    @property
+    def side(self) -> int:
+        """Pixels of a view, or of a picture's longer side."""
+        return self.size or 512
+
+    @property
+    def shown_peak(self) -> float:
+        """cd/m² of the display."""
+        return self.peak or (1000.0 if self.protocol == "si-hdr" else 4000.0)
+
+    @property
+    def shown_white(self) -> float:
+        """cd/m² of LDR white, where a picture has not its own."""
+        return self.white or 100.0
 
     @property
     def per_cents(self) -> list[float]:
@@ -172,4 +203,6 @@ class EvaluateOptions(Options):
 
     @property
     def _usual_shares(self) -> str:
+        if self.protocol == "si-hdr":
+            return "3,5"
         return "0.5,2,8" if self.panorama else "4,8,12"

@@ -20,7 +20,8 @@ import numpy as np
 
 from ldr2hdr_cli.evaluation import plots, report
 from ldr2hdr_cli.evaluation.compare import Result
-from ldr2hdr_cli.evaluation.report import SHOWN
+from ldr2hdr_cli.evaluation.report import SHOWN, SI_HDR_SHOWN
+from ldr2hdr_cli.evaluation.si_hdr import GAIN, UNPROCESSED
 from ldr2hdr_cli.evaluation.summary import BIN_NAMES, HEADLINE, KINDS, METRICS, BinScore, Estimate, MethodScore
 from ldr2hdr_cli.evaluation.templates import render
 from ldr2hdr_cli.terminal import one_line
@@ -135,8 +136,7 @@ def build_page(
     return render(
         "page.html",
         verdict=sentences,
-        tables=[_table(scores) for scores in summary.values()],
-        bins=BIN_NAMES,
+        tables=[table for scores in summary.values() for table in _tables(scores)],
         figure=f"data:image/svg+xml;base64,{figure}",
         settings=", ".join(f"{key} {_said(value)}" for key, value in settings.items() if value),
         data=data,
@@ -194,10 +194,11 @@ def _picture(picture: PagePicture, order: Sequence[str]) -> dict[str, Any]:
     height, width = picture.source.shape[:2]
     asked = f"{picture.level:g} % asked"
     about = {"share": asked, "panorama": asked, "mild": f"{picture.level:.2f} stops over", "given": "given"}
+    percentile = f"clipped at the {picture.level:g}th percentile"
     return {
         "name": picture.name,
         "kind": KINDS[picture.exposure],
-        "about": f"{about[picture.exposure]}, {picture.share:.1f} % of the pixels clipped",
+        "about": f"{about.get(picture.exposure, percentile)}, {picture.share:.1f} % of the pixels clipped",
         "width": width,
         "height": height,
         "source": _url(_webp(picture.source)),
@@ -210,7 +211,7 @@ def _picture(picture: PagePicture, order: Sequence[str]) -> dict[str, Any]:
 
 def _numbers(row: dict[str, Any]) -> list[list[str]]:
     """Label and value of what is shown under a picture."""
-    shown = ((key, row.get(key)) for key in SHOWN)
+    shown = ((key, row.get(key)) for key in (SI_HDR_SHOWN if "pu21_piqe" in row else SHOWN))
     return [
         [METRICS[key].label, f"{report.show(Estimate(value, value, value), key, False)} {METRICS[key].unit}".strip()]
         for key, value in shown
@@ -226,14 +227,26 @@ def _url(data: bytes) -> str:
     return "data:image/webp;base64," + base64.b64encode(data).decode()
 
 
-def _table(scores: Sequence[MethodScore]) -> dict[str, Any]:
-    """One kind of exposure: the metrics and the bins, side by side, a row for each method."""
-    keys = [key for key in SHOWN if any(isfinite(score.metrics[key].mean) for score in scores)]
+def _tables(scores: Sequence[MethodScore]) -> list[dict[str, Any]]:
+    """Of one kind of exposure: the metrics and the bins; and the gains, by the SI-HDR benchmark's protocol."""
+    kind = KINDS[scores[0].exposure]
+    if not report.is_si_hdr(scores):
+        return [_table(kind, scores, SHOWN, BIN_NAMES)]
+    ranked = report.by_psnr(scores)
+    others = [score for score in ranked if score.method != UNPROCESSED]
+    gains = _table(f"{kind}: gain over the {UNPROCESSED}", others, [key + GAIN for key in SI_HDR_SHOWN], ())
+    return [_table(kind, ranked, list(SI_HDR_SHOWN), BIN_NAMES), *([gains] if others else [])]
+
+
+def _table(kind: str, scores: Sequence[MethodScore], shown: Sequence[str], bins: Sequence[str]) -> dict[str, Any]:
+    """The metrics and the bins side by side, a row for each method."""
+    keys = [key for key in shown if any(isfinite(score.metrics[key].mean) for score in scores)]
     best = {key: _best([score.metrics[key].mean for score in scores], METRICS[key].better) for key in keys}
     return {
-        "kind": KINDS[scores[0].exposure],
+        "kind": kind,
         "cases": scores[0].cases,
         "scenes": scores[0].scenes,
+        "bins": bins,
         "metrics": [
             {"label": METRICS[key].label, "unit": METRICS[key].unit, "direction": DIRECTION[METRICS[key].better]}
             for key in keys
@@ -242,7 +255,7 @@ def _table(scores: Sequence[MethodScore]) -> dict[str, Any]:
             {
                 "method": score.method,
                 "metrics": [_metric_cell(score.metrics[key], key, best[key] == index) for key in keys],
-                "bins": [_bin_cell(entry) for entry in score.bins],
+                "bins": [_bin_cell(entry) for entry in score.bins if bins],
             }
             for index, score in enumerate(scores)
         ],

@@ -59,9 +59,10 @@ class Case:
     """One picture to convert and the truth about it.
 
     name: a file stem, unique in a run. scene: what the bootstrap resamples. exposure: "share", "mild", "panorama",
-    "given". level: the share of clipped pixels that was asked for, in per cent; stops over the clip level for "mild".
+    "given", and those of `si_hdr.LEVELS`. level: the share of clipped pixels that was asked for, in per cent; stops
+    over the clip level for "mild"; for SI-HDR the percentile that clips.
     ldr: float32 H×W×3, display-encoded in [0, 1]. truth: float32 H×W×3, linear, the clip level is 1.0.
-    clipped: bool H×W×3, channel by channel.
+    clipped: bool H×W×3, channel by channel. white: cd/m² at which the clip level is shown; None for the run's.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Case:
     ldr: np.ndarray
     truth: np.ndarray
     clipped: np.ndarray
+    white: float | None = None
 
     @property
     def share(self) -> float:
@@ -102,16 +104,16 @@ def made_cases(folder: Path, protocol: Protocol) -> Iterator[Case]:
     Raises Ldr2hdrError where the folder has no picture, or lacks one that `protocol.only` names.
     """
     for path in scenes(folder, protocol.only):
-        truth = np.maximum(np.nan_to_num(read_hdr(path)[..., :3], nan=0.0, posinf=65504.0), 0.0)
+        truth = read_truth(path)
         if protocol.panorama:
             yield from _panorama_cases(path, truth, protocol)
             continue
-        for view, tag in _views(truth, path.stem, protocol, mild=False):
+        for view, tag in views_of(truth, path.stem, protocol, mild=False):
             n, sigma = _curve(numbers_of(protocol.seed, path.stem, tag))
             for share in protocol.shares:
                 exposed = view * np.float32(expose(to_tensor(view)[None], share / 100))
                 name = f"{path.stem}_{tag}_share{share:g}"
-                yield _photograph(name, path.stem, "share", share, exposed, n, sigma, protocol.jpeg)
+                yield photograph(name, path.stem, "share", share, exposed, n, sigma, protocol.jpeg)
         if protocol.mild:
             yield from _mild_cases(truth, path.stem, protocol)
 
@@ -133,9 +135,7 @@ def photo_cases(folder: Path, protocol: Protocol) -> Iterator[Case]:
         n, sigma = _curve(numbers_of(protocol.seed, path.stem, "f0"))
         for share in protocol.shares:
             exposed = view * np.float32(expose(to_tensor(view)[None], share / 100))
-            yield _photograph(
-                f"{path.stem}_share{share:g}", path.stem, "share", share, exposed, n, sigma, protocol.jpeg
-            )
+            yield photograph(f"{path.stem}_share{share:g}", path.stem, "share", share, exposed, n, sigma, protocol.jpeg)
 
 
 def scenes(folder: Path, only: Sequence[str] = ()) -> list[Path]:
@@ -144,6 +144,11 @@ def scenes(folder: Path, only: Sequence[str] = ()) -> list[Path]:
     if not paths:
         raise Ldr2hdrError(f"{folder} holds no HDR picture (.exr or .hdr); give a folder that does.")
     return _named(folder, paths, only)
+
+
+def read_truth(path: Path) -> np.ndarray:
+    """An HDR picture as a truth: H×W×3, linear, finite and ≥ 0. Raises Ldr2hdrError."""
+    return np.maximum(np.nan_to_num(read_hdr(path)[..., :3], nan=0.0, posinf=65504.0), 0.0)
 
 
 def _named(folder: Path, paths: list[Path], only: Sequence[str]) -> list[Path]:
@@ -189,7 +194,7 @@ def given_cases(ldr_folder: Path, hdr_folder: Path, only: Sequence[str] = ()) ->
         )
     for name in names:
         ldr = np.clip(read_still(inputs[name])[1].pixels[..., :3], 0, 1).astype(np.float32)
-        truth = np.maximum(np.nan_to_num(read_hdr(truths[name])[..., :3], nan=0.0, posinf=65504.0), 0.0)
+        truth = read_truth(truths[name])
         if ldr.shape != truth.shape:
             raise Ldr2hdrError(
                 f"{inputs[name]} is {_size(ldr)} and {truths[name]} is {_size(truth)}; give pairs of one size."
@@ -243,7 +248,7 @@ def without_light_source(view: np.ndarray) -> bool:
 
 
 def _mild_cases(truth: np.ndarray, scene: str, protocol: Protocol) -> Iterator[Case]:
-    for view, tag in _views(truth, scene, protocol, mild=True):
+    for view, tag in views_of(truth, scene, protocol, mild=True):
         rng = numbers_of(protocol.seed, scene, tag)
         n, sigma = _curve(rng)
         peaks = view.max(axis=2)
@@ -253,7 +258,7 @@ def _mild_cases(truth: np.ndarray, scene: str, protocol: Protocol) -> Iterator[C
         if stops < MILD_STOPS[0]:
             continue
         exposed = view * np.float32(2**stops / brightest)
-        yield _photograph(f"{scene}_{tag}_mild", scene, "mild", stops, exposed, n, sigma, protocol.jpeg)
+        yield photograph(f"{scene}_{tag}_mild", scene, "mild", stops, exposed, n, sigma, protocol.jpeg)
 
 
 def _panorama_cases(path: Path, truth: np.ndarray, protocol: Protocol) -> Iterator[Case]:
@@ -266,10 +271,10 @@ def _panorama_cases(path: Path, truth: np.ndarray, protocol: Protocol) -> Iterat
     for share in protocol.shares:
         exposed = truth * np.float32(expose(to_tensor(truth)[None], share / 100))
         name = f"{path.stem}_panorama_share{share:g}"
-        yield _photograph(name, path.stem, "panorama", share, exposed, n, sigma, protocol.jpeg)
+        yield photograph(name, path.stem, "panorama", share, exposed, n, sigma, protocol.jpeg)
 
 
-def _views(truth: np.ndarray, scene: str, protocol: Protocol, *, mild: bool) -> Iterator[tuple[np.ndarray, str]]:
+def views_of(truth: np.ndarray, scene: str, protocol: Protocol, *, mild: bool) -> Iterator[tuple[np.ndarray, str]]:
     """Views of a panorama, or the picture itself, that fit the kind of exposure; with a tag that names each."""
     fits = without_light_source if mild else lambda view: not _is_flat(_luminance(view))
     letter = "m" if mild else "v"
@@ -291,7 +296,7 @@ def _views(truth: np.ndarray, scene: str, protocol: Protocol, *, mild: bool) -> 
                 return
 
 
-def _photograph(
+def photograph(
     name: str, scene: str, exposure: str, level: float, exposed: np.ndarray, n: float, sigma: float, jpeg: int | None
 ) -> Case:
     """The camera: clip at 1.0, curve, 8 bit, JPEG where asked for."""

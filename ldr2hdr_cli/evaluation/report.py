@@ -15,6 +15,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from ldr2hdr_cli.evaluation.si_hdr import GAIN, UNPROCESSED
 from ldr2hdr_cli.evaluation.summary import BIN_NAMES, HEADLINE, KINDS, METRICS, Estimate, MethodScore
 from model.atomic import write_atomically
 
@@ -44,20 +45,70 @@ SHORT = {  # headings that fit a terminal of 80 columns
 }
 
 
+SI_HDR_SHOWN = {  # in the order of the tables that are published for it; its headings
+    "pu21_psnr": "PSNR↑",
+    "pu21_psnr_crf": "+CRF",
+    "pu21_vsi": "VSI↑",
+    "pu21_vsi_crf": "+CRF",
+    "hdrvdp3_jod": "JOD↑",
+    "hdrvdp3_jod_crf": "+CRF",
+    "pu21_piqe": "PIQE↓",
+    "pu21_ssim": "SSIM*",
+}
+SI_HDR_CAPTION = (
+    "PU21-PSNR in dB, PU21-VSI, HDR-VDP-3 in JOD, PU21-PIQE, of whole pictures after one gain each; +CRF: after the "
+    "benchmark's fit of tone and colour too. *PU21-SSIM is not recommended."
+)
+
+
+def tables(scores: Sequence[MethodScore]) -> tuple[Table, Table]:
+    """What a terminal is shown of one kind of exposure."""
+    return si_hdr_tables(scores) if is_si_hdr(scores) else (table(scores), bin_table(scores))
+
+
+def is_si_hdr(scores: Sequence[MethodScore]) -> bool:
+    """Whether these were scored by the SI-HDR benchmark's protocol."""
+    return any(isfinite(score.metrics["pu21_piqe"].mean) for score in scores)
+
+
+def by_psnr(scores: Sequence[MethodScore]) -> list[MethodScore]:
+    """Best PU21-PSNR first, as the benchmark's tables are."""
+    return sorted(scores, key=lambda score: -score.metrics["pu21_psnr"].mean)
+
+
+def si_hdr_tables(scores: Sequence[MethodScore]) -> tuple[Table, Table]:
+    """The benchmark's metrics, best PU21-PSNR first, and below them what each method gains over the LDR picture."""
+    means = _plain_table(f"{KINDS[scores[0].exposure]} ({_amount(scores[0])})")
+    gains = _plain_table(f"Gain over the {UNPROCESSED}")
+    means.caption, means.caption_justify = SI_HDR_CAPTION, "left"
+    gained = [key for key in SI_HDR_SHOWN if key != "pu21_ssim"]
+    for key, heading in SI_HDR_SHOWN.items():
+        means.add_column(heading, justify="right", no_wrap=True)
+        if key in gained:
+            gains.add_column(heading, justify="right", no_wrap=True)
+    gains.add_column("PSNR, 95 %", justify="right", no_wrap=True)
+    for score in by_psnr(scores):
+        means.add_row(literal(score.method), *(show(score.metrics[key], key, False) for key in SI_HDR_SHOWN))
+        if score.method != UNPROCESSED:
+            cells = (show(score.metrics[key + GAIN], key + GAIN, False) for key in gained)
+            _, low, high = score.metrics["pu21_psnr" + GAIN]
+            gains.add_row(literal(score.method), *cells, f"{low:.2f} to {high:.2f}" if isfinite(low) else "–")
+    return means, gains
+
+
+def _plain_table(title: str) -> Table:
+    result = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    result.add_column("method", overflow="fold")
+    return result
+
+
 def table(scores: Sequence[MethodScore]) -> Table:
     """The means of one kind of exposure, best first, for a terminal; of the intervals, that of `HEADLINE`."""
     kind = scores[0].exposure
     shown = [key for key in SHOWN if any(isfinite(score.metrics[key].mean) for score in scores)]
-    result = Table(
-        title=f"{KINDS[kind]} ({_amount(scores[0])})",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
+    result = _plain_table(f"{KINDS[kind]} ({_amount(scores[0])})")
     result.caption = "Of clipped areas: RMSE and bias (stops), Δu′v′, PU21-PSNR (dB). The others are of whole pictures."
     result.caption_justify = "left"
-    result.add_column("method", overflow="fold")
     for key in shown:
         arrow = {-1: "↓", 0: "→0", 1: "↑"}[METRICS[key].better]
         result.add_column(f"{SHORT[key]}{arrow}", justify="right", no_wrap=True)
@@ -76,14 +127,7 @@ def table(scores: Sequence[MethodScore]) -> Table:
 
 def bin_table(scores: Sequence[MethodScore]) -> Table:
     """Bias and RMSE in stops by how far the truth lies above the clip level."""
-    result = Table(
-        title="Bias / RMSE in stops, by stops of the truth above the clip level",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    result.add_column("method", overflow="fold")
+    result = _plain_table("Bias / RMSE in stops, by stops of the truth above the clip level")
     for name in BIN_NAMES:
         result.add_column(name, justify="right", no_wrap=True)
     for score in scores:
@@ -97,7 +141,7 @@ def show(estimate: Estimate, key: str, interval: bool = True) -> str:
     digits = METRICS[key].digits
     if not isfinite(estimate.mean):
         return "∞" if estimate.mean == inf else "–"
-    sign = "+" if METRICS[key].better == 0 else ""
+    sign = "+" if METRICS[key].better == 0 or key.endswith(GAIN) else ""
     mean = f"{estimate.mean:{sign}.{digits}f}"
     if not interval or not isfinite(estimate.low):
         return mean

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ldr2hdr_cli.evaluation.metrics import BINS
+from ldr2hdr_cli.evaluation.si_hdr import CRF, FULL_REFERENCE, GAIN, metric_keys
 
 HEADLINE = "rmse_stops_clipped"
 RESAMPLES = 2000
@@ -24,6 +25,8 @@ KINDS = {
     "share": "A share of the pixels clipped",
     "mild": "Mild over-exposure, no light source in view",
     "panorama": "Whole panoramas, a share of the pixels clipped",
+    "clip_95": "SI-HDR, clipped at the 95th percentile",
+    "clip_97": "SI-HDR, clipped at the 97th percentile",
     "given": "Given pairs",
 }
 BIN_NAMES = tuple(f"{low:g}–{high:g}" if high != inf else f"over {low:g}" for low, high in BINS)
@@ -45,19 +48,25 @@ METRICS = {
     "log_l1_clipped": Metric("log L1, clipped", "", -1, 3),
     "mse_gamma_clipped": Metric("MSE (γ), clipped", "", -1, 3),
     "pu21_psnr_clipped": Metric("PU21-PSNR, clipped", "dB", 1, 2),
-    "pu21_ssim_clipped": Metric("PU21-SSIM, clipped", "", 1, 3),
+    "pu21_ssim_clipped": Metric("PU21-SSIM (not recommended), clipped", "", 1, 3),
     "rmse_stops": Metric("RMSE", "stops", -1, 2),
     "log_l1": Metric("log L1", "", -1, 3),
     "mse_gamma": Metric("MSE (γ)", "", -1, 3),
     "pu21_psnr": Metric("PU21-PSNR", "dB", 1, 2),
-    "pu21_ssim": Metric("PU21-SSIM", "", 1, 3),
-    "pu21_vsi": Metric("PU21-VSI", "", 1, 3),
+    "pu21_ssim": Metric("PU21-SSIM (not recommended)", "", 1, 3),
+    "pu21_vsi": Metric("PU21-VSI", "", 1, 4),
+    "pu21_piqe": Metric("PU21-PIQE", "", -1, 2),
     "cvvdp_jod": Metric("ColorVideoVDP", "JOD", 1, 2),
     "hdrvdp3_q": Metric("HDR-VDP-3", "Q", 1, 2),
     "hdrvdp3_jod": Metric("HDR-VDP-3", "JOD", 1, 2),
     "hdrvdp2_q": Metric("HDR-VDP-2.2", "Q", 1, 2),
     "light_rmse_stops": Metric("light on a diffuse sphere, RMSE", "stops", -1, 2),
 }
+
+
+# Of the SI-HDR benchmark: after its fit of tone and colour, and above the unprocessed LDR picture.
+METRICS |= {key + CRF: METRICS[key]._replace(label=f"{METRICS[key].label} +CRF") for key in FULL_REFERENCE}
+METRICS |= {key + GAIN: METRICS[key]._replace(label=f"{METRICS[key].label}, gain") for key in metric_keys()}
 
 
 class Estimate(NamedTuple):

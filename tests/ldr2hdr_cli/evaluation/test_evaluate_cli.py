@@ -242,7 +242,7 @@ def test_options_come_from_a_file_then_variables_then_flags(hdr: Path, weights: 
     result = run(*flags, "--device", "cpu", **variables)
     assert result.exit_code == 0, result.output + str(result.exception)
     assert json.loads((out / "results.json").read_text())["settings"] == {
-        "hdr": str(hdr), "pairs": None, "photos": None, "panorama": False,
+        "hdr": str(hdr), "pairs": None, "photos": None, "protocol": "santos", "panorama": False,
         "share": "8", "mild": False, "seed": 0, "size": 48, "views": 1, "jpeg": 90,
         "fit_curve": False, "pixels_per_degree": None, "peak": 4000.0, "white": 100.0,
             "methods": ["clip", "landis2002", "tiny"],
