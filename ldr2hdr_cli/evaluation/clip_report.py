@@ -115,9 +115,14 @@ class ClipAlbum:
         self.limit = limit
         self.entries: list[dict[str, Any]] = []
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the next clip is taken."""
+        return len(self.entries) < self.limit
+
     def offer(self, clip: Clip, made: dict[str, list[np.ndarray]]) -> None:
         """made: aligned frames by method."""
-        if len(self.entries) >= self.limit:
+        if not self.is_open:
             return
         panels = {"source": [frame.ldr**2 for frame in clip.frames], **made}
         panels["truth"] = [frame.truth for frame in clip.frames]

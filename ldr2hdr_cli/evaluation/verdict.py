@@ -40,7 +40,10 @@ def _ranking(rows: Sequence[dict[str, Any]], kind: str, scores: Sequence[MethodS
     if gap.size.mean == gap.size.low == gap.size.high == 0:
         return text + " They are equal in every scene."
     if not gap.is_enough:
-        return f"{text} That does not tell which is better: a claim needs {LEAST_SCENES} scenes ({gap.evidence})."
+        return (
+            f"{text} That does not tell which is better: a claim needs {LEAST_SCENES} scenes. They differ by "
+            f"{gap.evidence}."
+        )
     if gap.sign == 1:
         return f"{text} {best.method} is better by {gap.evidence}."
     return f"{text} Neither is shown to be better: they differ by {gap.evidence}."
@@ -94,15 +97,16 @@ def _lifted(rows: Sequence[dict[str, Any]], summary: dict[str, list[MethodScore]
     mine, plain = (mild[name].metrics[HEADLINE].mean for name in (best, "clip"))
     if not (isfinite(mine) and isfinite(plain)):
         return []
-    gap = difference([row for row in rows if row["exposure"] == "mild"], HEADLINE, "clip", best, seed)
+    pair = ("clip", best) if mine > plain else (best, "clip")
+    gap = difference([row for row in rows if row["exposure"] == "mild"], HEADLINE, *pair, seed)
     numbers = (
-        f"it is off by {mine:.2f} stops there ({_towards(mild[best].metrics['bias_stops_clipped'].mean)}), clip by"
+        f"it is off by {mine:.2f} stops there ({_towards(mild[best].metrics['bias_stops_clipped'].mean)}), clip by "
+        f"{plain:.2f}. They differ by {gap.evidence}."
     )
-    numbers += f" {plain:.2f}; the difference is {gap.evidence}."
     if not gap.is_enough:
         return [f"These scenes are too few to tell whether {best} harms mild over-exposure: {numbers}"]
-    if gap.sign == 1:
-        return [f"Beware: {best} harms mild over-exposure: {numbers} It takes bright surfaces for light sources."]
-    if gap.sign == -1:
+    if gap.sign != 1:
+        return [f"{best} is not shown to harm mild over-exposure: {numbers}"]
+    if pair[0] == best:
         return [f"{best} is better than clip in mild over-exposure too: {numbers}"]
-    return [f"{best} is not shown to harm mild over-exposure: {numbers}"]
+    return [f"Beware: {best} harms mild over-exposure, where it takes bright surfaces for light sources: {numbers}"]

@@ -1,5 +1,6 @@
 """A difference is claimed only where a test over scenes supports it."""
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -28,12 +29,21 @@ def test_ten_scenes_that_agree_are_a_claim_and_nine_are_not() -> None:
     assert found.p == pytest.approx(2 / 2**10)
     assert found.size.mean == pytest.approx(gaps.mean())
     assert gaps.min() < found.size.low < gaps.mean() < found.size.high < gaps.max()
-    assert found.evidence.startswith("0.20 stops, 95 % interval 0.1")
-    assert found.evidence.endswith("Wilcoxon p = 0.002, 10 scenes")
+    assert found.evidence.startswith("0.20 stops on average over 10 scenes (95 % interval 0.1")
+    assert found.evidence.endswith(", Wilcoxon p = 0.002)")
     assert difference(rows_of(a=hard, b=hard + gaps), KEY, "b", "a").sign == -1
     fewer = difference(rows_of(a=hard[:9], b=hard[:9] + gaps[:9]), KEY, "a", "b")
     assert (fewer.scenes, fewer.sign, fewer.is_enough) == (9, 0, False)
-    assert "Wilcoxon" not in fewer.evidence and fewer.evidence.endswith(", 9 scenes")
+    assert "over 9 scenes (95 % interval 0.1" in fewer.evidence and "Wilcoxon" not in fewer.evidence
+
+
+def test_p_is_the_share_of_all_signs_that_are_as_extreme() -> None:
+    gaps = np.array([0.5, -0.25, 1.0, 1.0, 2.0, -1.0, 3.0, 0.25, 0.0])  # with ties, and a scene without a difference
+    ranks = np.array([3, 1.5, 5, 5, 7, 5, 8, 1.5])  # of |gap| without the 0
+    sums = [(ranks * signs).sum() for signs in product((-1, 1), repeat=8)]
+    observed = (ranks * np.sign(gaps[:8])).sum()
+    found = difference(rows_of(a=np.zeros(9), b=gaps), KEY, "a", "b")
+    assert found.p == pytest.approx(np.mean(np.abs(sums) >= observed - 1e-9))
 
 
 def test_one_scene_that_outweighs_the_others_is_no_claim() -> None:

@@ -114,14 +114,15 @@ def test_verdict_claims_what_ten_scenes_show() -> None:
     rows = rows_of({"a": list(hard), "b": list(hard + 0.2), "clip": list(hard + 1)})
     text = " ".join(verdict(rows, summarise(rows)))
     assert "a has the lowest error" in text and "next is b" in text
-    assert "a is better by 0.20 stops, 95 % interval 0.20 to 0.20, Wilcoxon p < 0.001, 12 scenes." in text
+    numbers = "0.20 stops on average over 12 scenes (95 % interval 0.20 to 0.20, Wilcoxon p < 0.001)."
+    assert f"a is better by {numbers}" in text
     rows = rows_of({"a": list(hard), "b": list(hard + rng.normal(0.01, 1.0, 12))})
     text = " ".join(verdict(rows, summarise(rows)))
-    assert "Neither is shown to be better: they differ by" in text and "12 scenes." in text
+    assert "Neither is shown to be better: they differ by" in text and "over 12 scenes (" in text
     rows = rows_of({"a": list(hard[:9]), "b": list(hard[:9] + 0.2)})
     text = " ".join(verdict(rows, summarise(rows)))
-    assert "That does not tell which is better: a claim needs 10 scenes (0.20 stops, 95 %" in text
-    assert "9 scenes)" in text and "is better by" not in text
+    assert "That does not tell which is better: a claim needs 10 scenes. They differ by 0.20 stops" in text
+    assert "over 9 scenes (95 %" in text and "is better by" not in text
 
 
 def test_verdict_does_not_call_equals_better_by_chance() -> None:
@@ -151,7 +152,8 @@ def test_verdict_says_why_by_the_bins() -> None:
         (
             1.5,
             10,
-            "Beware: net harms mild over-exposure: it is off by 1.50 stops there (1.20 too bright), clip by 0.30",
+            "Beware: net harms mild over-exposure, where it takes bright surfaces for light sources: it is off by "
+            "1.50 stops there (1.20 too bright), clip by 0.30. They differ by 1.20 stops on average over 10 scenes",
         ),
         (0.1, 10, "net is better than clip in mild over-exposure too"),
         (0.3, 10, "net is not shown to harm mild over-exposure"),
