@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from model.checkpoint import DEFAULT_WEIGHTS, weights_sha256
+from model.checkpoint import DEFAULT_WEIGHTS, read_scenes, weights_sha256
 
 CREDITS = DEFAULT_WEIGHTS.with_name("CREDITS.md")
 NAMED = 12  # scenes that a sentence names, at most
@@ -16,18 +16,27 @@ NAMED = 12  # scenes that a sentence names, at most
 def warnings(networks: Mapping[str, Path | None], scenes: Sequence[str], *, photographs: bool) -> list[str]:
     """A sentence for each network that has seen some of the scenes.
 
-    networks: weights by the name of the method, None for the default weights, whose training data alone is known.
-    scenes: stems of files. photographs: whether they are photographs; those are known by the names of their sources.
+    networks: weights by the name of the method, None for the default weights. scenes: stems of files. photographs:
+    whether they are photographs; those of the default weights are known by the names of their sources.
     """
-    default = [name for name, path in networks.items() if path is None or weights_sha256(path) == weights_sha256()]
-    known = credited()["photographs" if photographs else "panoramas"] if default else frozenset()
-    seen = [name for name in scenes if scene_of(name) in known]
-    return [_sentence(name, seen, len(scenes)) for name in default if seen]
+    said = []
+    for method, path in networks.items():
+        known = _known(path, photographs)
+        if seen := [name for name in scenes if scene_of(name) in known]:
+            said.append(_sentence(method, seen, len(scenes)))
+    return said
 
 
 def scene_of(name: str) -> str:
     """The scene that a file shows: `kloppenheim_06_puresky_4k` has the sky of `kloppenheim_06`."""
     return re.sub(r"(_puresky)?(_\d+k)?$", "", name.lower())
+
+
+def _known(weights: Path | None, photographs: bool) -> frozenset[str]:
+    """The scenes of the default weights' credits, or those that a file's metadata names; none where nothing does."""
+    if weights is None or weights_sha256(weights) == weights_sha256():
+        return credited()["photographs" if photographs else "panoramas"]
+    return _scenes(read_scenes(weights))
 
 
 @cache

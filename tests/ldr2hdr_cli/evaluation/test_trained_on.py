@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from ldr2hdr_cli.app import app
 from ldr2hdr_cli.evaluation.trained_on import CREDITS, credited, scene_of, warnings
 from ldr2hdr_cli.media.exr import write_exr
-from model.checkpoint import DEFAULT_WEIGHTS
+from model import MaskedUNet, NetworkConfig, save_network
+from model.checkpoint import DEFAULT_WEIGHTS, SCENES_KEY
 
 
 def test_every_picture_of_the_card_is_known() -> None:
@@ -27,11 +28,11 @@ def test_a_scene_is_the_same_in_every_resolution_and_under_the_same_sky(name: st
     assert scene_of(name) == "kloppenheim_06"
 
 
-def test_only_the_default_weights_are_known(tmp_path: Path) -> None:
-    other = tmp_path / "other.safetensors"
-    other.write_bytes(b"something else")
+def test_networks_are_known_by_their_weights_and_not_by_their_name(tmp_path: Path) -> None:
+    net, other = MaskedUNet(NetworkConfig(base_channels=2, depth=2)), tmp_path / "default.safetensors"
+    save_network(net, other)
     scenes = ["attic", "pillars_8k", "lookout_1k"]
-    said = warnings({"ldr2hdr": None, "other": other}, scenes, photographs=False)
+    said = warnings({"ldr2hdr": None, "default": other}, scenes, photographs=False)
     assert said == [
         "ldr2hdr was trained or validated on 2 of these 3 scenes: pillars_8k, lookout_1k; "
         "its scores on them say nothing about others."
@@ -39,8 +40,19 @@ def test_only_the_default_weights_are_known(tmp_path: Path) -> None:
     copy = tmp_path / "copy.safetensors"
     copy.symlink_to(DEFAULT_WEIGHTS)
     assert warnings({"copy": copy}, scenes, photographs=False)[0].startswith("copy was trained")
-    assert warnings({"other": other}, scenes, photographs=False) == []
     assert warnings({"ldr2hdr": None}, ["attic"], photographs=False) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"), [('["Attic_2k", 3, "cellar"]', ["attic_1k"]), ("[" * 5000, []), ("{}", []), ("attic", [])]
+)
+def test_other_weights_are_known_by_what_their_metadata_names(tmp_path: Path, text: str, seen: list[str]) -> None:
+    path = tmp_path / "net.safetensors"
+    save_network(MaskedUNet(NetworkConfig(base_channels=2, depth=2)), path, {SCENES_KEY: text})
+    said = warnings({"net": path}, ["attic_1k", "pillars"], photographs=False)
+    assert [sentence.partition("; ")[0] for sentence in said] == [
+        f"net was trained or validated on 1 of these 2 scenes: {name}" for name in seen
+    ]
 
 
 def test_photographs_are_not_panoramas() -> None:
