@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import TypeVar
 
 from rich.console import Console
@@ -37,7 +38,7 @@ def watched(
         console=console, transient=True, disable=not console.is_terminal,
     )  # fmt: skip
     task = bar.add_task(f"Evaluating {what}", total=amount.total, left="")
-    with bar:
+    with bar if console.is_terminal else nullcontext():  # older Rich ends one with an empty line in a log
         for count, result in enumerate(results, 1):
             yield result  # clips are scored by whoever asked for them
             times.append(clock())

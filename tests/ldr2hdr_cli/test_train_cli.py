@@ -146,14 +146,17 @@ def test_photographs_are_trained_on_beside_the_hdr_pictures(hdrs, photos, tmp_pa
     cv2.imwrite(str(tmp_path / "dim" / "d.png"), dim)
     dim[:2, :4] = 255  # a lamp, half a percent of the picture
     cv2.imwrite(str(tmp_path / "dim" / "lamp.png"), dim)
+    first = tmp_path / "first.safetensors"
+    save_network(MaskedUNet(NetworkConfig(base_channels=2, depth=2)), first, {SCENES_KEY: '["dune"]'})
     both = ["finetune", "--hdr", hdrs, "--images", photos, "--images", tmp_path / "dim", *TINY, *ONE_STEP]
+    both += ["--init", first]
     status, said = train(*both, "--out", tmp_path / "run")
     assert status == 0 and "a.png is clipped itself" in said and "lamp.png is clipped itself" in said
     assert "1 photographs to train on beside them" in said, said
     assert "2 pictures to train on, 1 held out" in said  # photographs validate nothing
     status, said = train("finetune", "--out", tmp_path / "run", "--resume", "--max-steps", 2)
     assert status == 0 and "1 photographs to train on beside them" in said, said
-    assert read_scenes(tmp_path / "run" / "last.safetensors") == ["attic", "beach", "cave", "d"]
+    assert read_scenes(tmp_path / "run" / "last.safetensors") == ["attic", "beach", "cave", "d", "dune"]
 
 
 # -- bad input: one sentence, status 2, before the first step ---------------------------------------------------------
