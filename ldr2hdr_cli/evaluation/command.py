@@ -13,6 +13,7 @@ from model.errors import Ldr2hdrError
 
 if TYPE_CHECKING:
     from ldr2hdr_cli.evaluation.cache import Cache
+    from ldr2hdr_cli.evaluation.progress import Amount
     from ldr2hdr_cli.evaluation.protocol import Case
 
 DEFAULT_WEIGHTS = "default"
@@ -20,11 +21,10 @@ CLIPS_ON_PAGE = 6  # at most; four megabytes each
 
 
 class Planned(NamedTuple):
-    """Cases, the scenes that they are of, in that order, and how many there are of each scene, at most."""
+    """Cases, and how many there will be, of which scenes."""
 
     cases: Iterator[Case]
-    scenes: list[str]
-    each: int
+    amount: Amount
 
 
 def evaluate(options: EvaluateOptions) -> None:
@@ -76,7 +76,7 @@ def _evaluate_pictures(options: EvaluateOptions) -> None:
         raise Ldr2hdrError("There is nothing to compare: give --method, --weights or --prediction.")
     if options.out is not None:
         make_folder(options.out)
-    seen = _warned(options, dict(zip(names[len(operators) :], networks, strict=False)), planned.scenes)
+    seen = _warned(options, dict(zip(names[len(operators) :], networks, strict=False)), planned.amount.scenes)
     cache = _cache(options, names, identities(operators, networks, options.device, options.precision))
     where = "cuda" if options.device.startswith("cuda") else "cpu"
     scoring = Scoring(
@@ -89,7 +89,7 @@ def _evaluate_pictures(options: EvaluateOptions) -> None:
         options.pixels_per_degree,
     )
     results = compare(planned.cases, methods, scoring, options.jobs or min(4, os.cpu_count() or 1), cache)
-    results = watched(results, "pictures", lambda result: result.case.scene, planned.scenes, planned.each)
+    results = watched(results, "pictures", planned.amount, lambda result: result.case.scene)
     on_page = options.page_pictures if options.out is not None else 0
     scores = PictureScores.of(results, options.seed, on_page, seen)
     console = Console()
@@ -117,7 +117,7 @@ def _evaluate_clips(options: EvaluateOptions) -> None:
     from ldr2hdr_cli.evaluation.compare import network_name
     from ldr2hdr_cli.evaluation.flicker import network_clips, operator_clips
     from ldr2hdr_cli.evaluation.outcome import ClipScores
-    from ldr2hdr_cli.evaluation.progress import watched
+    from ldr2hdr_cli.evaluation.progress import Amount, watched
     from ldr2hdr_cli.evaluation.protocol import read_list, scenes
     from ldr2hdr_cli.terminal import one_line
     from model.atomic import make_folder
@@ -139,7 +139,7 @@ def _evaluate_clips(options: EvaluateOptions) -> None:
         options.hdr, level=level, frames=options.frames, size=options.size, seed=options.seed, only=names
     )
     on_page = min(options.page_pictures, CLIPS_ON_PAGE) if options.out is not None else 0
-    clips = watched(clips, "clips", lambda clip: clip.scene, list(map(one_line, found)), 1)
+    clips = watched(clips, "clips", Amount(list(map(one_line, found)), 1, varies=True), lambda clip: clip.scene)
     scores = ClipScores.of(clips, methods, options.seed, options.peak, options.white, on_page, cache, seen)
     Console().print(clip_table(scores.summary, scores.clip_count))
     _say(*scores.verdict)
@@ -150,6 +150,7 @@ def _evaluate_clips(options: EvaluateOptions) -> None:
 
 
 def _cases(options: EvaluateOptions) -> Planned:
+    from ldr2hdr_cli.evaluation.progress import Amount
     from ldr2hdr_cli.evaluation.protocol import (
         Protocol,
         given_cases,
@@ -169,7 +170,7 @@ def _cases(options: EvaluateOptions) -> Planned:
     if options.pairs is not None:
         inputs = {path.stem for path in options.pairs[0].glob("*")}
         found = [path.stem for path in scenes(options.pairs[1], names) if path.stem in inputs]
-        return Planned(given_cases(*options.pairs, names), found, 1)
+        return Planned(given_cases(*options.pairs, names), Amount(found, 1))
     protocol = Protocol(
         options.per_cents,
         options.mild,
@@ -182,14 +183,16 @@ def _cases(options: EvaluateOptions) -> Planned:
     )
     if options.photos is not None:
         found = [path.stem for path in photographs(options.photos, names)]
-        return Planned(photo_cases(options.photos, protocol), found, len(options.per_cents))
+        return Planned(photo_cases(options.photos, protocol), Amount(found, len(options.per_cents)))
     if options.hdr is None:
         raise Ldr2hdrError(
             "There are no pictures to compare on: give --hdr DIR, --photos DIR, or --pairs LDR_DIR HDR_DIR."
         )
-    views = 1 if options.panorama else options.views
-    each = views * (len(options.per_cents) + (options.mild and not options.panorama))
-    return Planned(made_cases(options.hdr, protocol), [path.stem for path in scenes(options.hdr, names)], each)
+    found = [path.stem for path in scenes(options.hdr, names)]
+    if options.panorama:
+        return Planned(made_cases(options.hdr, protocol), Amount(found, len(options.per_cents)))
+    each = options.views * (len(options.per_cents) + options.mild)
+    return Planned(made_cases(options.hdr, protocol), Amount(found, each, varies=True))
 
 
 def _operators(options: EvaluateOptions, default: Iterable[str]) -> list[str]:

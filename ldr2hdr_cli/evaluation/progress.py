@@ -16,21 +16,40 @@ EVERY = 30.0  # seconds between two lines
 RECENT = 16  # results whose pace tells the time that is left: the first ones may have been known already
 
 
+class Amount:
+    """How many results there will be: of every scene `each`, or, where that varies, at most so many.
+
+    scenes: their names, in the order in which the results come where that matters; empty where they are not known.
+    """
+
+    def __init__(self, scenes: Sequence[str], each: int, *, varies: bool = False) -> None:
+        self.scenes = scenes
+        self.total: int | None = len(scenes) * each or None
+        self._place = {name: index for index, name in enumerate(scenes)} if varies else {}
+        self._each = each
+        self._scene, self._before = "", 0
+
+    def after(self, scene: str, count: int) -> int | None:
+        """What is to be expected in all, once `count` are there and the last is of `scene`."""
+        if self.total is not None and scene in self._place:
+            if scene != self._scene:
+                self._scene, self._before = scene, count - 1
+            over = self._place[scene]
+            mean = (self._before + self._each) / (over + 1)  # as if one more scene had given all
+            self.total = max(count, self._before + round(mean * (len(self._place) - over)))
+        return self.total
+
+
 def watched(
     results: Iterable[T],
     what: str,
+    amount: Amount,
     scene_of: Callable[[T], str],
-    scenes: Sequence[str],
-    each: int,
     console: Console | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[T]:
-    """Passes on `results`, which come scene by scene in the order of `scenes`, `each` of every one at most.
-
-    what: their name in the plural. scene_of: the scene of a result. scenes: empty where they are not known.
-    """
+    """Passes on `results`, and says how many have been dealt with. what: their name in the plural."""
     console = console or Console(stderr=True)
-    amount = Amount(scenes, each)
     times = deque([clock()], maxlen=RECENT + 1)
     said = times[0]
     bar = Progress(
@@ -49,26 +68,6 @@ def watched(
             if not console.is_terminal and times[-1] - said >= EVERY:
                 said = times[-1]
                 console.print(f"Evaluating {what}: {text}", highlight=False)
-
-
-class Amount:
-    """How many results there will be: some scenes give fewer than the others, which is seen when they are over."""
-
-    def __init__(self, scenes: Sequence[str], each: int) -> None:
-        self._place = {name: index for index, name in enumerate(scenes)}
-        self._each = each
-        self._scene, self._before = "", 0
-        self.total: int | None = len(scenes) * each or None
-
-    def after(self, scene: str, count: int) -> int | None:
-        """What is to be expected in all, once `count` are there and the last is of `scene`."""
-        if self.total is not None and scene in self._place:
-            if scene != self._scene:
-                self._scene, self._before = scene, count - 1
-            over = self._place[scene]
-            mean = (self._before + self._each) / (over + 1)  # as if one more had given all
-            self.total = max(count, self._before + round(mean * (len(self._place) - over)))
-        return self.total
 
 
 def _left(amount: int, times: Sequence[float]) -> str:

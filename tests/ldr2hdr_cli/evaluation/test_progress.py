@@ -19,7 +19,7 @@ def lines(seconds: float, scenes: list[str], results: list[str], each: int, term
             yield name
 
     console = Console(file=io.StringIO(), width=100, force_terminal=terminal)
-    assert list(watched(made(), "pictures", str, scenes, each, console, lambda: now)) == results
+    assert list(watched(made(), "pictures", Amount(scenes, each), str, console, lambda: now)) == results
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -44,12 +44,17 @@ def test_a_terminal_has_a_bar() -> None:
 
 
 def test_the_amount_is_corrected_as_scenes_give_fewer() -> None:
-    amount = Amount(["a", "b", "c", "d"], 12)
+    amount = Amount(["a", "b", "c", "d"], 12, varies=True)
     assert amount.total == 48
     assert amount.after("a", 1) == 48
     assert amount.after("b", 7) == 6 + 3 * 9  # of `a` 6 came, and 12 are supposed for one more
     assert amount.after("d", 13) == 12 + 6  # `b` gave 6 and `c` nothing: (12 + 12) / 4 a scene
     assert amount.after("d", 30) == 30
+
+
+def test_an_amount_that_is_known_stays_whatever_the_order() -> None:
+    said = lines(30, ["a", "b"], ["a", "b", "a", "b"], 2).splitlines()
+    assert [line.split(",")[0].split(": ")[1] for line in said] == ["1 of 4", "2 of 4", "3 of 4", "4 of 4"]
 
 
 def test_scenes_that_are_not_known_are_counted() -> None:
