@@ -135,7 +135,7 @@ def score(mine: list[dict[str, Any]], rows: list[dict[str, Any]]) -> Score:
 
 def print_table(title: str, ours: dict[str, Score], theirs: dict[str, tuple[float, float]]) -> None:
     print(f"| {title} | MSE | median | HDR-VDP-2 |\n|---|---|---|---|")
-    for name, one in sorted(ours.items(), key=lambda entry: -entry[1].quality.mean):
+    for name, one in ours.items():
         print(f"| {name} | {spread(one.mse, 4)} | {one.median_mse:.4f} | {spread(one.quality, 2)} |")
     print(f"| *the paper's own numbers, {NOT_PUBLISHED}:* | | | |")
     for name, (mse, quality) in theirs.items():
