@@ -30,10 +30,10 @@ def main() -> None:
         weights.mkdir(parents=True, exist_ok=True)
         names = {}
         for label, pretraining, finetuning in variants(given.vgg_weights):
-            name = "".join(character if character.isalnum() else "_" for character in label)
-            names[name] = label
-            if not (weights / f"{name}.safetensors").exists():
-                make(given, out, weights / f"{name}.safetensors", pretraining, finetuning)
+            path = weights / weights_name(label)
+            names[path.stem] = label
+            if not path.exists():
+                make(given, out, path, pretraining, finetuning)
         scores = evaluate(given, out, [weights / f"{name}.safetensors" for name in names])
     table = Table(
         "method", "MSE (γ)", "RMSE, stops", "95 %", "PU21-PSNR, dB", title=f"{given.steps} + {given.steps} steps"
@@ -69,6 +69,11 @@ def variants(vgg: Path | None) -> list[tuple[str, list[str], list[str]]]:
     found.append((f"{OURS}, no patch sampling", ["--task", "inpainting"], ["--no-patch-sampling"]))
     found.append((f"{OURS}, perceptual loss", ["--task", "inpainting"], perceptual))
     return found
+
+
+def weights_name(label: str) -> str:
+    """Of the file that holds the network of a label."""
+    return "".join(character if character.isalnum() else "_" for character in label) + ".safetensors"
 
 
 def make(given: argparse.Namespace, out: Path, weights: Path, pretraining: list[str], finetuning: list[str]) -> None:

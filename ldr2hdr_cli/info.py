@@ -137,12 +137,14 @@ def _radiance(path: Path) -> dict[str, Any]:
 
 
 def _weights(path: Path) -> dict[str, Any]:
-    from model.checkpoint import load_network, read_metadata, weights_sha256
+    from model.checkpoint import load_network, read_metadata, read_scenes, weights_sha256
 
     network = load_network(path)
     # Our keys have our name in front in the file, so that they cannot meet another program's.
     metadata = {name.removeprefix("ldr2hdr."): text for name, text in read_metadata(path).items()}
     metadata.pop("config", None)
+    if metadata.pop("scenes", None) is not None:
+        metadata["scenes"] = f"{len(read_scenes(path))} pictures"
     found: dict[str, Any] = {
         "kind": "weights",
         "parameters": sum(parameter.numel() for parameter in network.parameters()),

@@ -4,10 +4,11 @@ The options are made from the fields of `train.config`, where each setting is de
 the standard library and Typer is imported before a command runs.
 """
 
+import json
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +16,9 @@ from ldr2hdr_cli.config_file import read_yaml
 from ldr2hdr_cli.typer_options import Command, with_options
 from model.errors import Ldr2hdrError
 from train.config import SECTIONS, Settings, make_settings
+
+if TYPE_CHECKING:
+    from train.samples import Samples
 
 BEGAN = time.monotonic()
 """When this process began, as nearly as can be told: nothing heavy has been imported before."""
@@ -258,7 +262,8 @@ def _run(settings: Settings, out: Path, resume: bool) -> None:
     with lock(out) if first else nullcontext(), TrainDisplay() as display:
         training, validation = datasets(settings, _readers(), display.message)
         keep_freed_memory(all_of_it=True)
-        outcome = train(settings, training, validation, display, resume, began=BEGAN)
+        credits = {"scenes": json.dumps(_scenes(settings, training, validation))}
+        outcome = train(settings, training, validation, display, resume, credits, began=BEGAN)
     if not first:
         return  # always with status 0: the first process reports, and would be killed if another one failed
     best = f"; best validation loss {outcome.best:.5f}" if outcome.best < float("inf") else ""
@@ -268,6 +273,14 @@ def _run(settings: Settings, out: Path, resume: bool) -> None:
     if outcome.signal:
         say(f"To continue: the same command with --resume, or ldr2hdr train ... --out {out} --resume")
         raise typer.Exit(128 + outcome.signal)
+
+
+def _scenes(settings: Settings, *sets: "Samples") -> list[str]:
+    """Stems of all pictures of a run, and of those that its first weights name, so that an evaluation can tell."""
+    from model.checkpoint import read_scenes
+
+    before = read_scenes(settings.run.init) if settings.run.init else []
+    return sorted({*before, *(name for one in sets for pictures in one.pictures for name in pictures.names)})
 
 
 def _readers() -> Any:

@@ -25,6 +25,7 @@ from model.working_size import WORKING_SIZE
 
 DEFAULT_WEIGHTS = Path(__file__).parent / "weights" / "default.safetensors"
 CONFIG_KEY = "ldr2hdr.config"
+SCENES_KEY = "ldr2hdr.scenes"  # JSON list: stems of the pictures that the weights were trained and validated on
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # of stored weights
 
 # Settings of the checkpoint that the authors released; where they differ from the text: the paper page's table.
@@ -82,6 +83,15 @@ def read_metadata(path: str | os.PathLike[str] | None = None) -> dict[str, str]:
         return {}
     with _opened(path) as file:
         return dict(file.metadata() or {})
+
+
+def read_scenes(path: str | os.PathLike[str] | None = None) -> list[str]:
+    """Stems of the pictures that weights were trained and validated on, where their metadata names them."""
+    try:
+        names = json.loads(read_metadata(path).get(SCENES_KEY, "[]"))
+    except (ValueError, RecursionError):
+        return []
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def usual_working_size(path: str | os.PathLike[str] | None = None) -> int | None:

@@ -1,12 +1,13 @@
 """The mean of several weights of one lineage, often better than each (Wortsman et al., Model soups, ICML 2022)."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from model import MaskedUNet, load_network, save_network
-from model.checkpoint import read_metadata, weights_sha256
+from model.checkpoint import SCENES_KEY, read_metadata, read_scenes, weights_sha256
 from model.errors import Ldr2hdrError
 
 KEPT = ("ldr2hdr.stage", "ldr2hdr.perceptual")
@@ -34,9 +35,14 @@ def average_networks(paths: Sequence[Path]) -> MaskedUNet:
 
 
 def write_average(paths: Sequence[Path], out: Path, half: bool, metadata: Mapping[str, str]) -> None:
-    """Writes the mean of `paths` to `out`, in float16 if `half`, with the names and sha256 of what it is made of."""
+    """Writes the mean of `paths` to `out`, in float16 if `half`, with the names and sha256 of what it is made of.
+
+    It names all scenes that any of them names.
+    """
     net = average_networks(paths)  # first, since it checks the files
     first = read_metadata(paths[0])
     kept = {key: first[key] for key in KEPT if key in first}
+    scenes = sorted({scene for path in paths for scene in read_scenes(path)})
     made_of = {MEAN_OF: ", ".join(f"{path.name} {weights_sha256(path)}" for path in paths)}
+    kept |= {SCENES_KEY: json.dumps(scenes)} if scenes else {}
     save_network(net, out, {**kept, **made_of, **metadata}, torch.float16 if half else None)

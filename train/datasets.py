@@ -125,7 +125,8 @@ def stored_patches(
     entries = [entry for entry in read_index(folder) if sources is None or Path(entry["source"]) in sources]
     if not entries:
         raise Ldr2hdrError(f"{folder} has no patches of the requested pictures.")
-    patches = Pictures(StoredPatches(folder, entries), len(entries))
+    names = (Path(entry["source"]).stem for entry in entries)
+    patches = Pictures(StoredPatches(folder, entries), len(entries), names=names)
     return HDRDataset(patches, patch_size, seed, camera, mask_threshold=mask_threshold, tries=1)
 
 

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +25,8 @@ HELD_SHARE = 0.4
 class Pictures:
     """Pictures by number: the last used ones are kept, or all of them once they are held for a device.
 
-    load: makes picture i; what it raises is raised. known: pictures loaded already. memory: bytes to keep.
+    load: makes picture i; what it raises is raised. known: pictures loaded already. memory: bytes to keep. names: of
+    the files that they are of, without suffix.
     """
 
     def __init__(
@@ -34,8 +35,9 @@ class Pictures:
         count: int,
         known: Mapping[int, Picture] | None = None,
         memory: int = WORKER_MEMORY,
+        names: Iterable[str] = (),
     ) -> None:
-        self.load, self.count, self.memory = load, count, memory
+        self.load, self.count, self.memory, self.names = load, count, memory, sorted(set(names))
         self._kept: OrderedDict[int, Picture] = OrderedDict(known or {})
         self._bytes = sum(picture.nbytes for picture in self._kept.values())
         self._held_for: torch.device | None = None
@@ -81,6 +83,7 @@ def pictures_of(paths: Sequence[Path], load: Callable[[Path], Picture], known: M
         partial(_nth, list(paths), load),
         len(paths),
         {index: known[path] for index, path in enumerate(paths) if path in known},
+        names=[path.stem for path in paths],
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from ldr2hdr_cli.evaluation.claims import LEAST_SCENES, difference
 from ldr2hdr_cli.evaluation.clips import Clip
 from ldr2hdr_cli.evaluation.flicker import ALONE, along, tracked
 from ldr2hdr_cli.evaluation.report import literal
@@ -44,36 +45,53 @@ def summarise_clips(rows: Sequence[dict[str, Any]], seed: int = 0) -> Summary:
     }
 
 
+def alone(method: str) -> str:
+    """The name of the same network's frame by frame."""
+    return method.removesuffix(", strong") + ALONE
+
+
 def against_alone(rows: Sequence[dict[str, Any]], method: str, seed: int = 0) -> tuple[Estimate, Estimate] | None:
     """Flicker and RMSE of a method as shares of the same network's frame by frame; None where that was not run."""
-    name = method.removesuffix(", strong") + ALONE
-    pairs = [[row for row in rows if row["method"] == one] for one in (method, name)]
-    if not all(pairs) or method == name:
+    pairs = [[row for row in rows if row["method"] == one] for one in (method, alone(method))]
+    if not all(pairs):
         return None
     weights, scenes = resampled(rows, seed)
     shares = []
     for key in ("flicker", "rmse_stops_clipped"):
-        mine, alone = (np.nan_to_num(per_scene(pair, scenes, key)) for pair in pairs)
-        if not alone.any():
+        mine, without = (np.nan_to_num(per_scene(pair, scenes, key)) for pair in pairs)
+        if not without.any():
             return None
-        shares.append(ratio(mine, alone, weights))
+        shares.append(ratio(mine, without, weights))
     return shares[0], shares[1]
 
 
 def sentences(rows: Sequence[dict[str, Any]], summary: Summary, seed: int = 0) -> list[str]:
-    """What the filter does to flicker, and what it costs."""
+    """What the filter does to flicker, whether that can be claimed, and what it costs."""
     said = []
     for method, estimates in summary.items():
         shares = against_alone(rows, method, seed)
         if shares is None:
             continue
         flicker, error = shares
-        spread = f" (95 % interval {flicker.low:.2f} to {flicker.high:.2f})" if isfinite(flicker.low) else ""
         said.append(
             f"{method} flickers by {estimates['flicker'].mean:.3f} stops a frame in clipped areas, {flicker.mean:.2f} "
-            f"of what it does frame by frame{spread}; its error there is {100 * (error.mean - 1):+.1f} %."
+            f"of what it does frame by frame{_between(flicker.low, flicker.high, '.2f')}; its error there is "
+            f"{100 * (error.mean - 1):+.1f} %{_between(100 * (error.low - 1), 100 * (error.high - 1), '+.1f')}. "
+            + _steadier(rows, method, seed)
         )
     return said or ["Nothing here was made both frame by frame and with the temporal filter."]
+
+
+def _steadier(rows: Sequence[dict[str, Any]], method: str, seed: int) -> str:
+    gap = difference(rows, "flicker", method, alone(method), seed)
+    if not gap.is_enough:
+        return f"Whether it is steadier cannot be told from {gap.over}: a claim needs {LEAST_SCENES}."
+    found = {1: "It is steadier", -1: "It is less steady", 0: "It is not shown to be steadier"}[gap.sign]
+    return f"{found} ({gap.test}, {gap.over})."
+
+
+def _between(low: float, high: float, digits: str) -> str:
+    return f" (95 % interval {low:{digits}} to {high:{digits}})" if isfinite(low) else ""
 
 
 def clip_table(summary: Summary, amount: int) -> Table:
@@ -97,9 +115,14 @@ class ClipAlbum:
         self.limit = limit
         self.entries: list[dict[str, Any]] = []
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the next clip is taken."""
+        return len(self.entries) < self.limit
+
     def offer(self, clip: Clip, made: dict[str, list[np.ndarray]]) -> None:
         """made: aligned frames by method."""
-        if len(self.entries) >= self.limit:
+        if not self.is_open:
             return
         panels = {"source": [frame.ldr**2 for frame in clip.frames], **made}
         panels["truth"] = [frame.truth for frame in clip.frames]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -41,6 +41,7 @@ from ldr2hdr_cli.terminal import one_line
 from model.errors import Ldr2hdrError
 
 if TYPE_CHECKING:
+    from ldr2hdr_cli.evaluation.cache import Cache
     from model.device import Precision
 
 Method = Callable[[Case], np.ndarray]
@@ -54,7 +55,8 @@ class Scoring:
 
     peak, white: of the imagined display, in cd/m²; a case's own white comes first. device: where ColorVideoVDP and
     HDR-VDP run. hdrvdp: with both versions of HDR-VDP, at `pixels_per_degree` (None for their own). si_hdr: align, and
-    score too, as the SI-HDR benchmark does, in which one of the methods is `si_hdr.UNPROCESSED`.
+    score too, as the SI-HDR benchmark does, in which one of the methods is `si_hdr.UNPROCESSED`. basic: with all that
+    is always scored; off only where it is known already.
     """
 
     fit: bool = False
@@ -65,6 +67,7 @@ class Scoring:
     hdrvdp: bool = False
     pixels_per_degree: float | None = None
     si_hdr: bool = False
+    basic: bool = True
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,28 @@ class Result:
     """A case, each method's aligned picture by the method's name, and one row of scores for each."""
 
     case: Case
-    pictures: dict[str, np.ndarray]
+    pictures: Mapping[str, np.ndarray]
     rows: list[dict[str, Any]]
+
+
+class Pictures(Mapping[str, np.ndarray]):
+    """Each method's aligned picture by its name, made when it is first asked for: its scores may be known already."""
+
+    def __init__(self, case: Case, methods: dict[str, Method], scoring: Scoring) -> None:
+        self._case, self._methods, self._scoring = case, methods, scoring
+        self._made: dict[str, np.ndarray] = {}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._made:
+            made = _finite(name, self._methods[name](self._case), self._case)
+            self._made[name] = aligned(made, self._case, self._scoring.fit, self._scoring.si_hdr)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._methods)
+
+    def __len__(self) -> int:
+        return len(self._methods)
 
 
 def operator_method(name: str) -> Method:
@@ -154,10 +177,15 @@ def _unused(name: str, taken: Iterable[str]) -> str:
     return next(candidate for candidate in candidates if candidate not in taken)
 
 
-def compare(cases: Iterable[Case], methods: dict[str, Method], scoring: Scoring, jobs: int = 1) -> Iterator[Result]:
-    """Run every method on every case, `jobs` cases at a time; results come in the order of the cases."""
+def compare(
+    cases: Iterable[Case], methods: dict[str, Method], scoring: Scoring, jobs: int = 1, cache: Cache | None = None
+) -> Iterator[Result]:
+    """Run every method on every case, `jobs` cases at a time; results come in the order of the cases.
+
+    cache: of scores; what it has is not computed again.
+    """
     if jobs == 1:
-        yield from (_result(case, methods, scoring) for case in cases)
+        yield from (_result(case, methods, scoring, cache) for case in cases)
         return
     remaining = iter(cases)
     with ThreadPoolExecutor(jobs, thread_name_prefix="evaluate") as pool:
@@ -165,11 +193,11 @@ def compare(cases: Iterable[Case], methods: dict[str, Method], scoring: Scoring,
         waiting: deque[Future[Result]] = deque()
         try:
             for case in islice(remaining, 2 * jobs):
-                waiting.append(pool.submit(_result, case, methods, scoring))
+                waiting.append(pool.submit(_result, case, methods, scoring, cache))
             while waiting:
                 result = waiting.popleft().result()
                 for case in islice(remaining, 1):
-                    waiting.append(pool.submit(_result, case, methods, scoring))
+                    waiting.append(pool.submit(_result, case, methods, scoring, cache))
                 yield result
         finally:
             for future in waiting:
@@ -193,33 +221,45 @@ def aligned(prediction: np.ndarray, case: Case, fit: bool = False, by_si_hdr: bo
 _CVVDP_LOCK = threading.Lock()  # the metric is one object with state
 
 
-def _result(case: Case, methods: dict[str, Method], scoring: Scoring) -> Result:
-    made = ((name, _finite(name, method(case), case)) for name, method in methods.items())
-    pictures = {name: aligned(picture, case, scoring.fit, scoring.si_hdr) for name, picture in made}
-    rows = [_row(case, name, picture, scoring) for name, picture in pictures.items()]
+def _result(case: Case, methods: dict[str, Method], scoring: Scoring, cache: Cache | None) -> Result:
+    pictures = Pictures(case, methods, scoring)
+
+    def columns(name: str, scoring: Scoring) -> dict[str, Any]:
+        return _columns(case, pictures[name], scoring)
+
+    if cache is None:
+        found = {name: columns(name, scoring) for name in methods}
+    else:
+        found = cache.scores(case, pictures, scoring, columns)
+    rows = [_labels(case, name) | found[name] for name in methods]
     return Result(case, pictures, si_hdr.with_gains(rows) if scoring.si_hdr else rows)
 
 
-def _row(case: Case, method: str, picture: np.ndarray, scoring: Scoring) -> dict[str, Any]:
-    row: dict[str, Any] = {
+def _labels(case: Case, method: str) -> dict[str, Any]:
+    return {
         "case": one_line(case.name),
         "scene": one_line(case.scene),
         "exposure": case.exposure,
         "level": case.level,
         "method": method,
     }
+
+
+def _columns(case: Case, picture: np.ndarray, scoring: Scoring) -> dict[str, Any]:
+    row: dict[str, Any] = {}
     peak, white, seen = scoring.peak, case.white or scoring.white, scoring.pixels_per_degree
-    row |= score(picture, case.truth, case.clipped, peak=peak, white=white, cvvdp=False)
-    if case.exposure == "panorama":
-        row["light_rmse_stops"] = light_rmse_stops(picture, case.truth)
+    if scoring.basic:
+        row |= score(picture, case.truth, case.clipped, peak=peak, white=white, cvvdp=False)
+        if case.exposure == "panorama":
+            row["light_rmse_stops"] = light_rmse_stops(picture, case.truth)
     if scoring.cvvdp:
         with _CVVDP_LOCK:
             row["cvvdp_jod"] = cvvdp_jod(picture, case.truth, peak, white, scoring.device)
     if scoring.hdrvdp:
         row |= hdrvdp(picture, case.truth, peak, white, seen, scoring.device)
-    elif scoring.si_hdr:
-        row |= hdrvdp3_quality(picture, case.truth, peak, white, seen, scoring.device)
-    if scoring.si_hdr:
+    if scoring.basic and scoring.si_hdr:
+        if not scoring.hdrvdp:
+            row |= hdrvdp3_quality(picture, case.truth, peak, white, seen, scoring.device)
         row["pu21_piqe"] = pu21_piqe(picture, peak, white)
         row |= _after_crf(picture, case.truth, peak, white, seen, scoring.device)
     return row

@@ -166,6 +166,13 @@ class EvaluateOptions(Options):
         None, "Write results.csv, results.json, plots and a page there.", panel="Output", short="-o"
     )
     page_pictures: int = setting(24, "Pictures on the page, at most.", panel="Output", low=0)
+    cache: Path | None = setting(
+        None,
+        "Keep scores there, and compute only what it lacks: OUT/cache unless given. Delete the folder to clear it.",
+        panel="Output",
+        metavar="DIR",
+    )
+    no_cache: bool = setting(False, "Compute everything, and keep no scores.", panel="Output")
     save_inputs: Path | None = setting(
         None, "Write the LDR pictures there as PNG, for another program, and stop.", panel="Output"
     )
@@ -195,6 +202,13 @@ class EvaluateOptions(Options):
     def shown_white(self) -> float:
         """cd/m² of LDR white, where a picture has not its own."""
         return self.white or 100.0
+
+    @property
+    def cache_folder(self) -> Path | None:
+        """Where scores are kept; None: nowhere."""
+        if self.no_cache:
+            return None
+        return self.cache or (None if self.out is None else self.out / "cache")
 
     @property
     def per_cents(self) -> list[float]:

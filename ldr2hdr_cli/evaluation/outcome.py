@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ldr2hdr_cli.evaluation import clip_report, plots, report
+from ldr2hdr_cli.evaluation.cache import Cache, clip_digest
 from ldr2hdr_cli.evaluation.clips import Clip
 from ldr2hdr_cli.evaluation.compare import Result
 from ldr2hdr_cli.evaluation.flicker import ClipMethod, aligned, score_clip
@@ -29,8 +33,13 @@ class PictureScores:
     album: Album
 
     @classmethod
-    def of(cls, results: Iterable[Result], seed: int, page_pictures: int) -> PictureScores:
-        """page_pictures: how many are kept for the page, at most. Raises Ldr2hdrError where there is no picture."""
+    def of(
+        cls, results: Iterable[Result], seed: int, page_pictures: int, warnings: Sequence[str] = ()
+    ) -> PictureScores:
+        """page_pictures: how many are kept for the page, at most. warnings: sentences that the verdict begins with.
+
+        Raises Ldr2hdrError where there is no picture.
+        """
         album, rows = Album(page_pictures), []
         for result in results:
             rows.extend(result.rows)
@@ -38,7 +47,7 @@ class PictureScores:
         if not rows:
             raise Ldr2hdrError("No picture could be made: every view is featureless; give pictures with more detail.")
         summary = summarise(rows, seed)
-        return cls(rows, summary, verdict(rows, summary, seed), album)
+        return cls(rows, summary, [*warnings, *verdict(rows, summary, seed)], album)
 
     def write(self, out: Path, settings: dict[str, Any]) -> None:
         """results.csv, results.json, scores.svg, scores.png and index.html."""
@@ -48,6 +57,22 @@ class PictureScores:
             write_atomically(out / f"scores.{format}", plots.figure(self.summary, format))
         page = build_page(self.album, self.summary, self.verdict, settings)
         write_atomically(out / "index.html", page.encode())
+
+
+class Made:
+    """What a method makes of a clip, once it is asked for: its scores may be known already."""
+
+    def __init__(self, way: ClipMethod, clip: Clip) -> None:
+        self.way, self.clip = way, clip
+
+    @cached_property
+    def frames(self) -> dict[str, list[np.ndarray]]:
+        """Aligned, by the name of each way to make them."""
+        return {name: aligned(pictures, self.clip) for name, pictures in self.way(self.clip).items()}
+
+
+def _scores(made: Made, peak: float, white: float) -> dict[str, Any]:
+    return {"rows": [score_clip(frames, made.clip, name, peak, white) for name, frames in made.frames.items()]}
 
 
 @dataclass(frozen=True)
@@ -63,22 +88,36 @@ class ClipScores:
     def of(
         cls,
         clips: Iterable[Clip],
-        methods: Sequence[ClipMethod],
+        methods: Mapping[str, ClipMethod],
         seed: int,
         peak: float,
         white: float,
         page_clips: int,
+        cache: Cache | None = None,
+        warnings: Sequence[str] = (),
     ) -> ClipScores:
-        """peak, white: cd/m². page_clips: kept for the page, at most. Raises Ldr2hdrError where there is no clip."""
+        """methods: by what makes each what it is. peak, white: cd/m². page_clips: kept for the page, at most.
+
+        cache: of scores; what it has is not computed again. warnings: sentences that the verdict begins with. Raises
+        Ldr2hdrError where there is no clip.
+        """
         album, rows = clip_report.ClipAlbum(page_clips), []
         for clip in clips:
-            made = {name: aligned(pictures, clip) for way in methods for name, pictures in way(clip).items()}
-            rows += [score_clip(pictures, clip, name, peak, white) for name, pictures in made.items()]
-            album.offer(clip, made)
+            content = "" if cache is None else clip_digest(clip)
+            shown: dict[str, list[np.ndarray]] = {}
+            for identity, way in methods.items():
+                made = Made(way, clip)
+                key = {"clip": content, "method": identity, "peak": peak, "white": white}
+                score = partial(_scores, made, peak, white)
+                found = score() if cache is None else cache.kept(key, score)
+                rows += [row | {"case": clip.name, "scene": clip.scene} for row in found["rows"]]
+                if album.is_open:
+                    shown |= made.frames
+            album.offer(clip, shown)
         if not rows:
             raise Ldr2hdrError("No clip could be made: nothing in these panoramas outshines the rest; give others.")
         summary = clip_report.summarise_clips(rows, seed)
-        return cls(rows, summary, clip_report.sentences(rows, summary, seed), album)
+        return cls(rows, summary, [*warnings, *clip_report.sentences(rows, summary, seed)], album)
 
     @property
     def clip_count(self) -> int:

@@ -124,8 +124,7 @@ def photo_cases(folder: Path, protocol: Protocol) -> Iterator[Case]:
     Raises Ldr2hdrError where the folder has no photograph, or one in which something is clipped, since what was
     there is not known.
     """
-    paths = _named(folder, find_pictures([folder], "photo"), protocol.only)
-    for path in paths:
+    for path in photographs(folder, protocol.only):
         ldr = read_photo(path)
         if (share := float((ldr >= CLIPPED_CODE).any(axis=2).mean())) > UNCLIPPED:
             raise Ldr2hdrError(
@@ -136,6 +135,11 @@ def photo_cases(folder: Path, protocol: Protocol) -> Iterator[Case]:
         for share in protocol.shares:
             exposed = view * np.float32(expose(to_tensor(view)[None], share / 100))
             yield photograph(f"{path.stem}_share{share:g}", path.stem, "share", share, exposed, n, sigma, protocol.jpeg)
+
+
+def photographs(folder: Path, only: Sequence[str] = ()) -> list[Path]:
+    """The photographs of `folder`, by name; of those, the ones that `only` names (with or without suffix)."""
+    return _named(folder, find_pictures([folder], "photo"), only)
 
 
 def scenes(folder: Path, only: Sequence[str] = ()) -> list[Path]:

@@ -117,14 +117,6 @@ def summarise(rows: Sequence[dict[str, Any]], seed: int = 0) -> dict[str, list[M
     return summary
 
 
-def difference(rows: Sequence[dict[str, Any]], kind: str, first: str, second: str, seed: int = 0) -> Estimate:
-    """`HEADLINE` of `second` minus that of `first`, scene by scene, with its interval: above 0, `first` is better."""
-    chosen = [row for row in rows if row["exposure"] == kind and row["method"] in (first, second)]
-    weights, scenes = resampled(chosen, seed)
-    values = {m: per_scene([r for r in chosen if r["method"] == m], scenes, HEADLINE) for m in (first, second)}
-    return estimate(values[second] - values[first], weights)
-
-
 def resampled(rows: Sequence[dict[str, Any]], seed: int) -> tuple[np.ndarray, list[str]]:
     """How often each scene is drawn, RESAMPLES×scenes, and the scenes in that order."""
     scenes = sorted({row["scene"] for row in rows})

@@ -1,4 +1,4 @@
-"""The scores in words: which method is better, by how much, whether that is sure, and where it comes from."""
+"""The scores in words: which method is better, by how much, whether that can be claimed, and where it comes from."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
-from ldr2hdr_cli.evaluation.summary import BIN_NAMES, HEADLINE, KINDS, MethodScore, difference
+from ldr2hdr_cli.evaluation.claims import LEAST_SCENES, difference
+from ldr2hdr_cli.evaluation.summary import BIN_NAMES, HEADLINE, KINDS, MethodScore
 
 
 def verdict(rows: Sequence[dict[str, Any]], summary: dict[str, list[MethodScore]], seed: int = 0) -> list[str]:
-    """Sentences that say which method is better, by how much, whether that is sure, and where it comes from."""
+    """Sentences that say which method is better, by how much, whether that can be claimed, and where it comes from."""
     sentences = []
     for kind, scores in summary.items():
         scores = [score for score in scores if isfinite(score.metrics[HEADLINE].mean)]
@@ -25,23 +26,27 @@ def verdict(rows: Sequence[dict[str, Any]], summary: dict[str, list[MethodScore]
         if scores:
             sentences.append(_reason(scores))
     if "share" in summary and "mild" in summary:
-        sentences.extend(_lifted(summary))
+        sentences.extend(_lifted(rows, summary, seed))
     return sentences
 
 
 def _ranking(rows: Sequence[dict[str, Any]], kind: str, scores: Sequence[MethodScore], seed: int) -> str:
     best, second = scores[:2]
-    gap = difference(rows, kind, best.method, second.method, seed)
+    gap = difference([row for row in rows if row["exposure"] == kind], HEADLINE, best.method, second.method, seed)
     text = (
-        f"{KINDS[kind]}: {best.method} is best, off by {best.metrics[HEADLINE].mean:.2f} stops (RMSE) in clipped "
-        f"areas; next is {second.method}, off by {second.metrics[HEADLINE].mean:.2f}."
+        f"{KINDS[kind]}: {best.method} has the lowest error in clipped areas, {best.metrics[HEADLINE].mean:.2f} stops "
+        f"(RMSE); next is {second.method} with {second.metrics[HEADLINE].mean:.2f}."
     )
-    if gap.mean == gap.low == gap.high == 0:
+    if gap.size.mean == gap.size.low == gap.size.high == 0:
         return text + " They are equal in every scene."
-    if not isfinite(gap.low):
-        return text + " One scene cannot tell whether that is chance."
-    spread = f"the difference is {gap.mean:.2f} stops, 95 % interval {gap.low:.2f} to {gap.high:.2f}"
-    return text + (f" That is sure: {spread}." if gap.low > 0 else f" That may be chance: {spread}.")
+    if not gap.is_enough:
+        return (
+            f"{text} That does not tell which is better: a claim needs {LEAST_SCENES} scenes. They differ by "
+            f"{gap.evidence}."
+        )
+    if gap.sign == 1:
+        return f"{text} {best.method} is better by {gap.evidence}."
+    return f"{text} Neither is shown to be better: they differ by {gap.evidence}."
 
 
 def _reason(scores: Sequence[MethodScore]) -> str:
@@ -58,7 +63,7 @@ def _reason(scores: Sequence[MethodScore]) -> str:
     most = max(gains, key=lambda i: gains[i])
     least = min(gains, key=lambda i: gains[i])
     text = (
-        f"Why: against {other.method}, {best.method} gains most where the truth lies {BIN_NAMES[most]} stops above "
+        f"Against {other.method}, {best.method} gains most where the truth lies {BIN_NAMES[most]} stops above "
         f"the clip level ({_bin_text(best, most)}; {other.method} is {_bin_text(other, most)})"
         if gains[most] > 0
         else f"In no bin of stops is {best.method} ahead of {other.method}"
@@ -83,20 +88,25 @@ def _towards(bias: float) -> str:
     return f"{abs(bias):.2f} too {'bright' if bias > 0 else 'dark'}"
 
 
-def _lifted(summary: dict[str, list[MethodScore]]) -> list[str]:
+def _lifted(rows: Sequence[dict[str, Any]], summary: dict[str, list[MethodScore]], seed: int) -> list[str]:
     """Whether the best method for lamps harms what was barely over-exposed."""
     best = summary["share"][0].method
-    mild = next((score for score in summary["mild"] if score.method == best), None)
-    clip = next((score for score in summary["mild"] if score.method == "clip"), None)
-    if mild is None or clip is None or best == "clip":
+    mild = {score.method: score for score in summary["mild"]}
+    if best == "clip" or not {best, "clip"} <= mild.keys():
         return []
-    mine, plain = mild.metrics[HEADLINE].mean, clip.metrics[HEADLINE].mean
+    mine, plain = (mild[name].metrics[HEADLINE].mean for name in (best, "clip"))
     if not (isfinite(mine) and isfinite(plain)):
         return []
-    bias = _towards(mild.metrics["bias_stops_clipped"].mean)
-    if mine <= plain:
-        return [f"{best} also leaves mild over-exposure alone: {mine:.2f} stops there, against {plain:.2f} for clip."]
-    return [
-        f"Beware: {best} harms mild over-exposure: it is off by {mine:.2f} stops there ({bias}), against "
-        f"{plain:.2f} for clip. It takes bright surfaces for light sources."
-    ]
+    pair = ("clip", best) if mine > plain else (best, "clip")
+    gap = difference([row for row in rows if row["exposure"] == "mild"], HEADLINE, *pair, seed)
+    numbers = (
+        f"it is off by {mine:.2f} stops there ({_towards(mild[best].metrics['bias_stops_clipped'].mean)}), clip by "
+        f"{plain:.2f}. They differ by {gap.evidence}."
+    )
+    if not gap.is_enough:
+        return [f"These scenes are too few to tell whether {best} harms mild over-exposure: {numbers}"]
+    if gap.sign != 1:
+        return [f"{best} is not shown to harm mild over-exposure: {numbers}"]
+    if pair[0] == best:
+        return [f"{best} is better than clip in mild over-exposure too: {numbers}"]
+    return [f"Beware: {best} harms mild over-exposure, where it takes bright surfaces for light sources: {numbers}"]

@@ -23,7 +23,7 @@ from ldr2hdr_cli.convert.job import lock
 from ldr2hdr_cli.media.exr import read_exr
 from ldr2hdr_cli.media.pictures import read_photo
 from model import MaskedUNet, NetworkConfig, Reconstructor, load_network, save_network
-from model.checkpoint import read_metadata
+from model.checkpoint import SCENES_KEY, read_metadata, read_scenes
 from model.errors import Ldr2hdrError
 from tests import cli
 from train.config import make_settings
@@ -140,13 +140,17 @@ def test_photographs_are_trained_on_beside_the_hdr_pictures(hdrs, photos, tmp_pa
     cv2.imwrite(str(tmp_path / "dim" / "d.png"), dim)
     dim[:2, :4] = 255  # a lamp, half a percent of the picture
     cv2.imwrite(str(tmp_path / "dim" / "lamp.png"), dim)
+    first = tmp_path / "first.safetensors"
+    save_network(MaskedUNet(NetworkConfig(base_channels=2, depth=2)), first, {SCENES_KEY: '["dune"]'})
     both = ["finetune", "--hdr", hdrs, "--images", photos, "--images", tmp_path / "dim", *TINY, *ONE_STEP]
+    both += ["--init", first]
     status, said = train(*both, "--out", tmp_path / "run")
     assert status == 0 and "a.png is clipped itself" in said and "lamp.png is clipped itself" in said
     assert "1 photographs to train on beside them" in said, said
     assert "2 pictures to train on, 1 held out" in said  # photographs validate nothing
     status, said = train("finetune", "--out", tmp_path / "run", "--resume", "--max-steps", 2)
     assert status == 0 and "1 photographs to train on beside them" in said, said
+    assert read_scenes(tmp_path / "run" / "last.safetensors") == ["attic", "beach", "cave", "d", "dune"]
 
 
 # -- bad input: one sentence, status 2, before the first step ---------------------------------------------------------
@@ -473,7 +477,8 @@ def test_average_is_the_mean_and_says_of_what(train, tmp_path):
         net = MaskedUNet(config)
         for parameter in net.parameters():
             torch.nn.init.constant_(parameter, value)
-        save_network(net, tmp_path / f"{value:g}.safetensors", {"ldr2hdr.stage": "hdr", "ldr2hdr.hours": "2"})
+        metadata = {"ldr2hdr.stage": "hdr", "ldr2hdr.hours": "2", SCENES_KEY: f'["all", "{value:g}"]'}
+        save_network(net, tmp_path / f"{value:g}.safetensors", metadata)
     out = tmp_path / "mean.safetensors"
     files = [tmp_path / f"{value:g}.safetensors" for value in values]
     code, said = train("average", *files, "--out", out, "--half", "--licence", "CC-BY-4.0")
@@ -485,6 +490,7 @@ def test_average_is_the_mean_and_says_of_what(train, tmp_path):
     metadata = read_metadata(out)
     assert metadata["ldr2hdr.stage"] == "hdr" and metadata["ldr2hdr.licence"] == "CC-BY-4.0"
     assert "ldr2hdr.hours" not in metadata
+    assert read_scenes(out) == ["1", "2", "6", "all"]
     for file in files:
         assert f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}" in metadata["ldr2hdr.mean_of"]
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from ldr2hdr_cli.evaluation import clip_report
+from ldr2hdr_cli.evaluation.cache import Cache
 from ldr2hdr_cli.evaluation.clips import Clip, Frame, Pose, correspondence, directions, made_clips, motion, project
 from ldr2hdr_cli.evaluation.flicker import ALONE, aligned, along, flicker, score_clip, tracked
+from ldr2hdr_cli.evaluation.outcome import ClipScores
 from ldr2hdr_cli.media.exr import write_exr
 from model import MaskedUNet, NetworkConfig, save_network
 from model.masked_unet import initialise
@@ -131,6 +133,26 @@ def test_shares_are_of_sums_over_scenes():
     assert clip_report.against_alone(rows, "net" + ALONE) is None
     (said,) = clip_report.sentences(rows, clip_report.summarise_clips(rows))
     assert "0.200 stops a frame in clipped areas, 0.40 of what it does frame by frame" in said
+
+
+def test_known_clips_are_not_converted_again_but_for_the_page(clips, tmp_path):
+    def scored(peak: float, on_page: int) -> tuple[list[str], ClipScores]:
+        ran = []
+
+        def way(clip: Clip) -> dict[str, list[np.ndarray]]:
+            ran.append(clip.scene)
+            return {"square": [frame.ldr**2 for frame in clip.frames]}
+
+        methods = {"square: operator square": way}
+        return ran, ClipScores.of(clips, methods, 0, peak, 100.0, on_page, Cache(tmp_path, {}), ["Beware."])
+
+    ran, first = scored(4000.0, 0)
+    assert ran == ["rooma", "roomb", "roomc"] and first.verdict[0] == "Beware."
+    ran, again = scored(4000.0, 1)
+    assert ran == ["rooma"] and again.album.entries[0]["panels"] == ["source", "square", "truth"]
+    assert json.dumps(again.rows) == json.dumps(first.rows)
+    ran, other = scored(1000.0, 0)
+    assert len(ran) == 3 and other.rows[0]["pu21_psnr"] != first.rows[0]["pu21_psnr"]
 
 
 def test_the_command_prints_a_table_and_writes_a_page_that_plays(folder, tmp_path):

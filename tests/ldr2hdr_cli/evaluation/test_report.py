@@ -108,16 +108,21 @@ def test_best_first_and_nothing_to_compare_last() -> None:
     assert [score.method for score in summary["share"]] == ["better", "worse", "none"]
 
 
-def test_verdict_tells_sure_from_chance() -> None:
+def test_verdict_claims_what_ten_scenes_show() -> None:
     rng = np.random.default_rng(1)
     hard = rng.uniform(1, 5, 12)  # scenes differ far more than methods do
     rows = rows_of({"a": list(hard), "b": list(hard + 0.2), "clip": list(hard + 1)})
     text = " ".join(verdict(rows, summarise(rows)))
-    assert "a is best" in text and "next is b" in text
-    assert "That is sure: the difference is 0.20 stops, 95 % interval 0.20 to 0.20" in text
+    assert "a has the lowest error" in text and "next is b" in text
+    numbers = "0.20 stops on average over 12 scenes (95 % interval 0.20 to 0.20, Wilcoxon p < 0.001)."
+    assert f"a is better by {numbers}" in text
     rows = rows_of({"a": list(hard), "b": list(hard + rng.normal(0.01, 1.0, 12))})
     text = " ".join(verdict(rows, summarise(rows)))
-    assert "That may be chance" in text
+    assert "Neither is shown to be better: they differ by" in text and "over 12 scenes (" in text
+    rows = rows_of({"a": list(hard[:9]), "b": list(hard[:9] + 0.2)})
+    text = " ".join(verdict(rows, summarise(rows)))
+    assert "That does not tell which is better: a claim needs 10 scenes. They differ by 0.20 stops" in text
+    assert "over 9 scenes (95 %" in text and "is better by" not in text
 
 
 def test_verdict_does_not_call_equals_better_by_chance() -> None:
@@ -141,11 +146,24 @@ def test_verdict_says_why_by_the_bins() -> None:
     assert "loses 0–0.5 stops above it (off by 0.60 stops, 0.40 too bright" in text
 
 
-@pytest.mark.parametrize(("mild", "word"), [(1.5, "Beware: net harms"), (0.1, "net also leaves")])
-def test_verdict_warns_of_lifted_rocks(mild: float, word: str) -> None:
-    rows = rows_of({"net": [1, 1], "clip": [2, 2]})
-    rows += rows_of({"net": [mild, mild], "clip": [0.3, 0.3]}, "mild", bias_stops_clipped=1.2)
-    assert any(sentence.startswith(word) for sentence in verdict(rows, summarise(rows)))
+@pytest.mark.parametrize(
+    ("mild", "scenes", "words"),
+    [
+        (
+            1.5,
+            10,
+            "Beware: net harms mild over-exposure, where it takes bright surfaces for light sources: it is off by "
+            "1.50 stops there (1.20 too bright), clip by 0.30. They differ by 1.20 stops on average over 10 scenes",
+        ),
+        (0.1, 10, "net is better than clip in mild over-exposure too"),
+        (0.3, 10, "net is not shown to harm mild over-exposure"),
+        (1.5, 9, "These scenes are too few to tell whether net harms mild over-exposure"),
+    ],
+)
+def test_verdict_warns_of_lifted_rocks(mild: float, scenes: int, words: str) -> None:
+    rows = rows_of({"net": [1] * scenes, "clip": [2] * scenes})
+    rows += rows_of({"net": [mild] * scenes, "clip": [0.3] * scenes}, "mild", bias_stops_clipped=1.2)
+    assert any(sentence.startswith(words) for sentence in verdict(rows, summarise(rows)))
 
 
 def test_nothing_clipped_is_said() -> None:
