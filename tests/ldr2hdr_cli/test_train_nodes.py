@@ -1,6 +1,8 @@
 """Training over machines: two real processes, each a "node", that find each other over loopback."""
 
+import contextlib
 import csv
+import json
 import os
 import random
 import signal
@@ -8,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -22,6 +25,73 @@ TINY = ["--base-channels", 2, "--depth", 2, "--patch-size", 16, "--accelerator",
 TINY += ["--validation-patches", 2, "--pictures-every", 0, "--log-every", 1, "--workers", 0, "--checkpoint-every", 2]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
 ENVIRONMENT |= {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+# Imports what a node needs, which takes longer than all of these tests, and forks nodes as it is told to.
+NURSERY = """
+import json, os, sys
+import lightning_fabric, torch.utils.tensorboard
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+import ldr2hdr_cli.convert.job, ldr2hdr_cli.train_display, train.datasets, train.loop
+from ldr2hdr_cli.app import main
+
+for line in sys.stdin:
+    order = json.loads(line)
+    if "wait" in order:
+        answer = os.waitstatus_to_exitcode(os.waitpid(order["wait"], 0)[1])
+    else:
+        answer = os.fork()
+        if not answer:
+            break
+    print(answer, flush=True)
+else:
+    sys.exit()
+
+def node():
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code
+
+os.dup2(os.open(order["stderr"], os.O_CREAT | os.O_WRONLY | os.O_APPEND), 2)
+os.environ.update(order["variables"])
+sys.argv = ["ldr2hdr", "train", *order["arguments"]]
+if order["torchrun"]:
+    elastic_launch(LaunchConfig(2, 2, 1, start_method="fork", rdzv_backend="static", **order["torchrun"]), node)()
+else:
+    main()
+"""
+
+
+class Node:
+    """A process that the nursery has forked."""
+
+    def __init__(self, nursery: subprocess.Popen, number: int, stderr: Path) -> None:
+        self._nursery, self._number, self._stderr = nursery, number, stderr
+        self._status: int | None = None
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self._number, number)
+
+    def end(self) -> tuple[int, str]:
+        """Its exit status and what it said, once it has ended."""
+        if self._status is None:
+            self._status = ask(self._nursery, {"wait": self._number})
+        return self._status, self._stderr.read_text()
+
+
+def ask(nursery: subprocess.Popen, order: dict) -> int:
+    nursery.stdin.write(json.dumps(order) + "\n")
+    nursery.stdin.flush()
+    return int(nursery.stdout.readline())
+
+
+@pytest.fixture(scope="module")
+def nursery():
+    command = [sys.executable, "-c", NURSERY]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as made:
+        yield made
+        made.stdin.close()
 
 
 @pytest.fixture(scope="module")
@@ -56,25 +126,40 @@ def free_port() -> int:
                 return port
 
 
-def by_srun(node: int, port: int, *arguments) -> subprocess.Popen:
-    """Node `node` of two as `srun --nodes 2 --ntasks-per-node 1` starts it."""
+@pytest.fixture
+def start(nursery, tmp_path):
+    """start(how, ...) → the two nodes of a run, as `how`, by_srun or by_torchrun, has them started."""
+    nodes: list[Node] = []
+
+    def run(how: Callable[[int, int], dict], *arguments) -> list[Node]:
+        port = free_port()
+        options = [*map(str, arguments), "--num-nodes", "2"]
+        for rank in (0, 1):
+            stderr = tmp_path / f"stderr{len(nodes)}"
+            order = {"arguments": options, "stderr": str(stderr), "variables": {}, "torchrun": {}}
+            nodes.append(Node(nursery, ask(nursery, order | how(rank, port)), stderr))
+        return nodes[-2:]
+
+    yield run
+    for node in nodes:
+        with contextlib.suppress(ProcessLookupError):
+            node.send_signal(signal.SIGKILL)
+        node.end()
+
+
+def by_srun(rank: int, port: int) -> dict:
+    """The variables of `srun --nodes 2 --ntasks-per-node 1`."""
     slurm = {
         "JOB_ID": 7_000_000 + port - 15000, "JOB_NAME": "train", "NTASKS": 2, "NTASKS_PER_NODE": 1, "NNODES": 2,
-        "NODELIST": "127.0.0.1,127.0.0.[2-3]", "JOB_NODELIST": "127.0.0.1,127.0.0.[2-3]", "PROCID": node,
-        "NODEID": node, "LOCALID": 0,
+        "NODELIST": "127.0.0.1,127.0.0.[2-3]", "JOB_NODELIST": "127.0.0.1,127.0.0.[2-3]", "PROCID": rank,
+        "NODEID": rank, "LOCALID": 0,
     }  # fmt: skip
-    return start([], arguments, {f"SLURM_{name}": str(value) for name, value in slurm.items()})
+    return {"variables": {f"SLURM_{name}": str(value) for name, value in slurm.items()}}
 
 
-def by_torchrun(node: int, port: int, *arguments) -> subprocess.Popen:
-    launcher = ["-m", "torch.distributed.run", "--nnodes", 2, "--node-rank", node, "--nproc-per-node", 1]
-    return start([*launcher, "--master-addr", "127.0.0.1", "--master-port", port], arguments, {})
-
-
-def start(launcher: list, arguments: tuple, variables: dict[str, str]) -> subprocess.Popen:
-    command = [sys.executable, *launcher, "-m", "ldr2hdr_cli.app", "train", *arguments, "--num-nodes", 2]
-    environment = {**ENVIRONMENT, **variables}
-    return subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, env=environment)
+def by_torchrun(rank: int, port: int) -> dict:
+    """What torchrun makes of `--nnodes 2 --node-rank RANK --master-addr 127.0.0.1 --master-port PORT`."""
+    return {"torchrun": {"run_id": "none", "rdzv_endpoint": f"127.0.0.1:{port}", "rdzv_configs": {"rank": rank}}}
 
 
 def curve(run: Path) -> dict[int, float]:
@@ -85,27 +170,17 @@ def curve(run: Path) -> dict[int, float]:
         return {int(row["step"]): float(row["loss"]) for row in csv.DictReader(file) if row["kind"] == "train"}
 
 
-@pytest.fixture
-def broken_off(photos, tmp_path):
-    """broken_off(number, *arguments): a run over two nodes, of which one is sent a signal; what the other says."""
-    nodes = []
-
-    def run(number: int, *arguments) -> str:
-        port = free_port()
-        options = ["pretrain", "--images", photos, "--out", tmp_path / "run", *TINY, "--batch-size", 1, *arguments]
-        nodes.extend(by_srun(node, port, *options, "--max-steps", 10**9) for node in (0, 1))
-        deadline = time.monotonic() + 60
-        while len(curve(tmp_path / "run")) < 5 and nodes[0].poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        nodes[1].send_signal(number)
-        said = nodes[0].communicate(timeout=60)[1]
-        assert nodes[0].returncode == 2, said
-        return said
-
-    yield run
-    for node in nodes:
-        node.kill()
-        node.communicate()
+def broken_off(number: int, start, photos: Path, run: Path, *arguments) -> str:
+    """What a node says when the other one of its run is sent a signal."""
+    options = ["pretrain", "--images", photos, "--out", run, *TINY, "--batch-size", 1, *arguments]
+    first, second = start(by_srun, *options, "--max-steps", 10**9)
+    deadline = time.monotonic() + 60
+    while len(curve(run)) < 5 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    second.send_signal(number)
+    status, said = first.end()
+    assert status == 2, said
+    return said
 
 
 def told(said: str) -> str:
@@ -114,24 +189,20 @@ def told(said: str) -> str:
     return lines[-1]
 
 
-def test_a_node_that_dies_ends_the_other_and_the_resumed_curve_is_that_of_one_process(
-    photos, tmp_path, train, broken_off
-):
+def test_a_node_that_dies_ends_the_other_and_the_resumed_curve_is_that_of_one_process(photos, tmp_path, train, start):
     """Started by Slurm's variables, resumed by torchrun.
 
     The mean of two halves of a batch is not to the bit the mean of the batch, and steps carry that on: hence 1e-4.
     """
-    said = broken_off(signal.SIGKILL)
+    said = broken_off(signal.SIGKILL, start, photos, tmp_path / "run")
     assert "2 processes on 2 machines train together." in said and " s of it for the other processes" in said
     assert told(said).startswith("ldr2hdr: Another process of this run has ended, ")
     assert said.strip().endswith("with --resume to continue from the last checkpoint.")
     steps = max(curve(tmp_path / "run")) + 3
-    port = free_port()
-    again = ["pretrain", "--out", tmp_path / "run", "--resume", "--max-steps", steps]
-    nodes = [by_torchrun(node, port, *again) for node in (0, 1)]
-    said = [node.communicate(timeout=100)[1] for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], said
-    assert "Resumed at step " in said[0] and f"Ended at step {steps} (steps)" in said[0] and "step" not in said[1]
+    nodes = start(by_torchrun, "pretrain", "--out", tmp_path / "run", "--resume", "--max-steps", steps)
+    (status, said), (second_status, second_said) = [node.end() for node in nodes]
+    assert (status, second_status) == (0, 0), said + second_said
+    assert "Resumed at step " in said and f"Ended at step {steps} (steps)" in said and "step" not in second_said
 
     options = ["pretrain", "--images", photos, "--out", tmp_path / "one", *TINY]
     assert train(*options, "--batch-size", 2, "--max-steps", steps)[0] == 0
@@ -142,9 +213,9 @@ def test_a_node_that_dies_ends_the_other_and_the_resumed_curve_is_that_of_one_pr
     assert all(torch.allclose(ends[0][name], ends[1][name], atol=1e-5) for name in ends[0])
 
 
-def test_a_node_that_no_longer_answers_ends_the_other(broken_off):
-    said = broken_off(signal.SIGSTOP, "--wait-minutes", 0.05)
-    assert "did not answer for 0.05 minutes (--wait-minutes); its own messages say why" in told(said)
+def test_a_node_that_no_longer_answers_ends_the_other(photos, tmp_path, start):
+    said = broken_off(signal.SIGSTOP, start, photos, tmp_path / "run", "--wait-minutes", 0.02)
+    assert "did not answer for 0.02 minutes (--wait-minutes); its own messages say why" in told(said)
 
 
 # -- a launcher that does not fit: one sentence, before anything waits ------------------------------------------------
