@@ -23,12 +23,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 HOUR = 24 * 3600  # frames of an hour of video
+PICTURES = 16  # in a chunk of photographs, as convert has it
 BEAT = 10.0  # seconds between two signs of life of a machine, each a file written
 
 
@@ -171,59 +173,56 @@ def pictures(folder: Path, count: int) -> Path:
     return folder
 
 
-def convert(inputs: Path, out: Path, core: int | None = None) -> subprocess.Popen:
+def convert(inputs: Path, out: Path, core: int | None = None, shard: str = "1/1") -> subprocess.Popen:
     """`ldr2hdr convert`, on one core where one is named, which then stands for a machine."""
-    options = [str(inputs), "-o", str(out), "--quiet", "--device", "cpu"]
+    options = [str(inputs), "-o", str(out), "--quiet", "--device", "cpu", "--shard", shard]
     pinned = None if core is None else partial(os.sched_setaffinity, 0, {core})
     return subprocess.Popen([sys.executable, "-m", "ldr2hdr_cli", "convert", *options], preexec_fn=pinned)
 
 
-def timed(*jobs: tuple[Path, Path, int | None]) -> float:
-    """Seconds until these conversions, begun at once, have all ended."""
+def timed(inputs: Path, out: Path, cores: Sequence[int | None], shards: Sequence[str] = ("1/1",)) -> float:
+    """Seconds until the processes, one a core, all begun at once, have ended."""
     began = time.perf_counter()
-    for process in [convert(*job) for job in jobs]:
-        if process.wait():
-            raise SystemExit("The conversion failed.")
+    running = [convert(inputs, out, core, shard) for core, shard in zip(cores, shards, strict=True)]
+    if any([process.wait() for process in running]):
+        raise SystemExit("The conversion failed.")
     return time.perf_counter() - began
 
 
-def measured(here: Path, core: int | None, rounds: int = 1) -> Stages:
+def measured(here: Path, core: int | None, rounds: int) -> Stages:
     """Of runs over 2 and over 10 pictures: what a frame and what the start takes; the best of each."""
-    few, many = (pictures(here / f"{count}", count) for count in (2, 10))
-    took = {2: math.inf, 10: math.inf}
+    folders = {count: pictures(here / f"{count}", count) for count in (2, 10)}
+    took = dict.fromkeys(folders, math.inf)
     for turn in range(rounds):
-        for count, inputs in ((2, few), (10, many)):
-            took[count] = min(took[count], timed((inputs, here / f"{count}.{turn}", core)))
+        for count, inputs in folders.items():
+            took[count] = min(took[count], timed(inputs, here / f"{count}.{turn}", [core]))
     frame = (took[10] - took[2]) / 8
-    read = sum(path.stat().st_size for path in many.iterdir()) / 10
+    read = sum(path.stat().st_size for path in folders[10].iterdir()) / 10
     write = sum(path.stat().st_size for path in (here / "10.0").glob("*.exr")) / 10
     return Stages(frame, max(0.0, took[2] - 2 * frame), read, write)
 
 
-def check(here: Path, rounds: int = 3) -> None:
+def check(here: Path, rounds: int) -> None:
     """The model against one and two real processes with a core each; the storage is this machine's disk."""
     cores = sorted(os.sched_getaffinity(0))[:2]
-    stages = measured(here / "stages", cores[0], rounds)
-    print(f"\nOne core as a machine: {stages.frame:.2f} s a frame, {stages.start:.1f} s to start.")
     if len(cores) < 2:
-        print("Two cannot be checked on a single core.")
+        print("\nTwo processes cannot be checked on a single core.")
         return
-    halves = [pictures(here / f"half{number}", 8) for number in range(2)]
-    whole = here / "whole"
-    whole.mkdir()
-    for number, half in enumerate(halves):
-        for path in half.iterdir():
-            (whole / f"{number}{path.name}").symlink_to(path)
-    best = {1: math.inf, 2: math.inf}
-    for turn in range(rounds):
-        best[1] = min(best[1], timed((whole, here / f"one{turn}", cores[0])))
-        pairs = ((half, here / f"two{turn}{core}", core) for half, core in zip(halves, cores, strict=True))
-        best[2] = min(best[2], timed(*pairs))
-    print("16 pictures in chunks of 8, the best of the rounds:")
-    for count, seconds in best.items():
-        predicted = Simulation(Job(16, 8, 0), Farm(count), stages).run().seconds
-        print(f"  {count} process{'es'[: 2 * count - 2]}: {seconds:.1f} s, predicted {predicted:.1f} s: ", end="")
-        print(f"{predicted / seconds - 1:+.0%}")
+    stages, inputs = measured(here / "stages", cores[0], rounds), pictures(here / "pictures", 2 * PICTURES)
+    ways = {
+        "one process": (cores[:1], ["1/1"]),
+        "two, --shard 1/2 and 2/2": (cores, ["1/2", "2/2"]),
+        "two that claim chunks": (cores, ["1/1", "1/1"]),
+    }
+    best = dict.fromkeys(ways, math.inf)
+    for turn, (name, (at, shards)) in itertools.product(range(rounds), ways.items()):
+        best[name] = min(best[name], timed(inputs, here / f"{name[-3:]}{turn}", at, shards))
+    print(f"\nOne core as a machine: {stages.frame:.2f} s a frame, {stages.start:.1f} s to start.")
+    print(f"{2 * PICTURES} pictures in chunks of {PICTURES}, the best of {rounds}:")
+    for name, seconds in best.items():
+        job = Job(2 * PICTURES, PICTURES, 0)
+        predicted = Simulation(job, Farm(len(ways[name][0])), stages).run().seconds
+        print(f"  {name:26} {seconds:5.1f} s, predicted {predicted:5.1f} s: {predicted / seconds - 1:+.0%}")
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------
