@@ -184,7 +184,8 @@ def timed(inputs: Path, out: Path, cores: Sequence[int | None], shards: Sequence
     """Seconds until the processes, one a core, all begun at once, have ended."""
     began = time.perf_counter()
     running = [convert(inputs, out, core, shard) for core, shard in zip(cores, shards, strict=True)]
-    if any([process.wait() for process in running]):
+    ends = [process.wait() for process in running]
+    if any(ends):
         raise SystemExit("The conversion failed.")
     return time.perf_counter() - began
 
