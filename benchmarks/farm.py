@@ -180,36 +180,41 @@ def convert(inputs: Path, out: Path, core: int | None = None, shard: str = "1/1"
     return subprocess.Popen([sys.executable, "-m", "ldr2hdr_cli", "convert", *options], preexec_fn=pinned)
 
 
-def timed(inputs: Path, out: Path, cores: Sequence[int | None], shards: Sequence[str] = ("1/1",)) -> float:
-    """Seconds until the processes, one a core, all begun at once, have ended."""
+def timed(
+    inputs: Path, out: Path, cores: Sequence[int | None], shards: Sequence[str] = ("1/1",)
+) -> tuple[float, float]:
+    """Seconds until the processes, one a core, all begun at once, have ended, and the most that one of them worked."""
     began = time.perf_counter()
     running = [convert(inputs, out, core, shard) for core, shard in zip(cores, shards, strict=True)]
-    ends = [process.wait() for process in running]
-    if any(ends):
+    ends = [os.wait4(process.pid, 0)[1:] for process in running]
+    if any(status for status, _ in ends):
         raise SystemExit("The conversion failed.")
-    return time.perf_counter() - began
+    return time.perf_counter() - began, max(used.ru_utime + used.ru_stime for _, used in ends)
 
 
-def measured(here: Path, core: int | None, rounds: int) -> Stages:
-    """Of runs over 2 and over 10 pictures: what a frame and what the start takes; the best of each."""
+def measured(here: Path, core: int | None, rounds: int, clock: int = 0) -> Stages:
+    """What a frame and what the start takes, from the best runs over 2 and over 10 pictures. clock: see `check`."""
     folders = {count: pictures(here / f"{count}", count) for count in (2, 10)}
     took = dict.fromkeys(folders, math.inf)
     for turn in range(rounds):
         for count, inputs in folders.items():
-            took[count] = min(took[count], timed(inputs, here / f"{count}.{turn}", [core]))
+            took[count] = min(took[count], timed(inputs, here / f"{count}.{turn}", [core])[clock])
     frame = (took[10] - took[2]) / 8
     read = sum(path.stat().st_size for path in folders[10].iterdir()) / 10
     write = sum(path.stat().st_size for path in (here / "10.0").glob("*.exr")) / 10
     return Stages(frame, max(0.0, took[2] - 2 * frame), read, write)
 
 
-def check(here: Path, rounds: int) -> None:
-    """The model against one and two real processes with a core each; the storage is this machine's disk."""
+def check(here: Path, rounds: int, clock: int) -> None:
+    """The model against one and two real processes with a core each; the storage is this machine's disk.
+
+    clock: 1 to count the seconds that a process works, where a machine is shared with others; 0: that pass.
+    """
     cores = sorted(os.sched_getaffinity(0))[:2]
     if len(cores) < 2:
         print("\nTwo processes cannot be checked on a single core.")
         return
-    stages, inputs = measured(here / "stages", cores[0], rounds), pictures(here / "pictures", 2 * PICTURES)
+    stages, inputs = measured(here / "stages", cores[0], rounds, clock), pictures(here / "pictures", 2 * PICTURES)
     ways = {
         "one process": (cores[:1], ["1/1"]),
         "two, --shard 1/2 and 2/2": (cores, ["1/2", "2/2"]),
@@ -217,8 +222,11 @@ def check(here: Path, rounds: int) -> None:
     }
     best = dict.fromkeys(ways, math.inf)
     for turn, (name, (at, shards)) in itertools.product(range(rounds), ways.items()):
-        best[name] = min(best[name], timed(inputs, here / f"{name[-3:]}{turn}", at, shards))
-    print(f"\nOne core as a machine: {stages.frame:.2f} s a frame, {stages.start:.1f} s to start.")
+        best[name] = min(best[name], timed(inputs, here / f"{name[-3:]}{turn}", at, shards)[clock])
+    print(
+        f"\nOne core as a machine: {stages.frame:.2f} s a frame, {stages.start:.1f} s to start; "
+        f"{stages.read / 1e6:.2f} MB read and {stages.write / 1e6:.2f} MB written a frame."
+    )
     print(f"{2 * PICTURES} pictures in chunks of {PICTURES}, the best of {rounds}:")
     for name, seconds in best.items():
         job = Job(2 * PICTURES, PICTURES, 0)
@@ -273,12 +281,13 @@ def choices(job: Job, farm: Farm, stages: Stages) -> None:
 def main() -> None:
     given = arguments()
     stages = [given.frame_seconds, given.start_seconds, given.read_mb, given.write_mb]
-    if None in stages:
-        with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
+        if given.check or None in stages:
+            check(Path(folder, "check"), given.rounds, int(given.shared))
+        if None in stages:
             measure = measured(Path(folder, "machine"), None, given.rounds)
-            check(Path(folder, "check"), given.rounds)
-    else:
-        measure = Stages(stages[0], stages[1], stages[2] * 1e6, stages[3] * 1e6)
+        else:
+            measure = Stages(stages[0], stages[1], stages[2] * 1e6, stages[3] * 1e6)
     farm = Farm(1, given.storage_mb * 1e6, given.storage_files, math.inf, given.repair, given.lease)
     print(
         f"\nA machine: {measure.frame:.3g} s a frame, {measure.start:.3g} s to start, {measure.read / 1e6:.2f} MB read "
@@ -314,6 +323,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--chunk", type=int, default=384, metavar="N", help="frames of a chunk [384]")
     parser.add_argument("--warm-up", type=int, default=32, metavar="N", help="of the temporal filter, a chunk [32]")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="of measuring; the best counts [3]")
+    parser.add_argument("--check", action="store_true", help="check two processes, though the four are given")
+    parser.add_argument("--shared", action="store_true", help="others use this machine: check by processor seconds")
     parser.add_argument(
         "--fails-every", type=float, action="append", metavar="HOURS", help="of a machine; repeatable [1000, 24]"
     )
