@@ -62,20 +62,20 @@ def start_fabric(run: RunSettings) -> Any:
 
 def _check_launcher(run: RunSettings) -> None:
     """Raises Ldr2hdrError where torchrun or srun has started other processes than the run asks for, or nobody has."""
-    asked = f"--num-nodes {run.num_nodes} with --devices {run.devices}"
-    for launcher, variable in (("torchrun", "TORCHELASTIC_RUN_ID"), ("srun", "SLURM_NTASKS")):
-        if variable not in os.environ or os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
-            continue
-        started = int(os.environ.get("WORLD_SIZE" if launcher == "torchrun" else variable) or 1)
-        if started != run.num_nodes * run.devices:
-            raise Ldr2hdrError(
-                f"{launcher} has started {started} processes, but {asked} asks for {run.num_nodes * run.devices}; give "
-                "the number of machines, and of the processes on each."
-            )
-        if launcher == "srun" and started > 1 and "SLURM_NTASKS_PER_NODE" not in os.environ:
-            raise Ldr2hdrError(
-                f"srun was not told how to spread the processes; give it --ntasks-per-node {run.devices}."
-            )
+    asked, wanted = f"--num-nodes {run.num_nodes} with --devices {run.devices}", run.num_nodes * run.devices
+    launcher = started = ""
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # it may itself have been started by srun
+        launcher, started = "torchrun", os.environ.get("WORLD_SIZE", "1")
+    elif "SLURM_NTASKS" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        launcher, started = "srun", os.environ["SLURM_NTASKS"]
+    if launcher and int(started) != wanted:
+        raise Ldr2hdrError(
+            f"The world size is {started} by {launcher}, but {wanted} by {asked}; give both the same number of "
+            "machines, and of processes on each."
+        )
+    if launcher == "srun" and wanted > 1 and "SLURM_NTASKS_PER_NODE" not in os.environ:
+        raise Ldr2hdrError(f"srun was not told how to spread the processes; give it --ntasks-per-node {run.devices}.")
+    if launcher:
         return
     if run.num_nodes > 1 and not {"MASTER_ADDR", "MASTER_PORT", "NODE_RANK"} <= os.environ.keys():
         raise Ldr2hdrError(

@@ -231,9 +231,9 @@ SRUN = {"SLURM_JOB_NAME": "train", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "S
         (
             {**TORCHRUN, "WORLD_SIZE": "2"},
             1,
-            "torchrun has started 2 processes, but --num-nodes 1 with --devices 1 asks",
+            "The world size is 2 by torchrun, but 1 by --num-nodes 1 with --devices 1; give both the same",
         ),
-        ({**SRUN, "SLURM_NTASKS": "3", "SLURM_NTASKS_PER_NODE": "1"}, 2, "srun has started 3 processes"),
+        ({**SRUN, "SLURM_NTASKS": "3", "SLURM_NTASKS_PER_NODE": "1"}, 2, "The world size is 3 by srun, but 2 by"),
         ({**SRUN, "SLURM_NTASKS": "2"}, 2, "give it --ntasks-per-node 1"),
     ],
 )
