@@ -226,8 +226,8 @@ def check(here: Path, rounds: int, clock: int) -> None:
     for turn, (name, (at, shards)) in itertools.product(range(rounds), ways.items()):
         best[name] = min(best[name], timed(inputs, here / f"{name[-3:]}{turn}", at, shards)[clock])
     print(
-        f"\nOne core as a machine, pictures of {SMALL} rows: {stages.frame:.2f} s a frame, {stages.start:.1f} s to start; "
-        f"{stages.read / 1e6:.2f} MB read and {stages.write / 1e6:.2f} MB written a frame."
+        f"\nOne core as a machine, pictures of {SMALL} rows: {stages.frame:.2f} s a frame, {stages.start:.1f} s to "
+        f"start; {stages.read / 1e6:.2f} MB read and {stages.write / 1e6:.2f} MB written a frame."
     )
     print(f"{2 * PICTURES} pictures in chunks of {PICTURES}, the best of {rounds}:")
     for name, seconds in best.items():
