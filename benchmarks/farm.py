@@ -59,15 +59,9 @@ class Farm:
     repair: float = 600
     lease: float = 70
 
-    def pace(self, working: int, stages: Stages) -> float:
-        """Seconds of work that a machine gets done in a second, where so many work at once."""
-        wanted = (stages.read + stages.write) / stages.frame, 1 / stages.frame + 1 / BEAT
-        return min(1.0, *(have / (working * want) for have, want in zip((self.bytes, self.files), wanted, strict=True)))
-
-    def saturated_by(self, stages: Stages) -> float:
-        """Machines from which on the storage is the limit."""
-        wanted = (stages.read + stages.write) / stages.frame, 1 / stages.frame + 1 / BEAT
-        return min(self.bytes / wanted[0], self.files / wanted[1])
+    def pace(self, working: int, wanted: tuple[float, float]) -> float:
+        """Seconds of work that a machine gets done in a second, where so many work at once; wanted: see `demand`."""
+        return min(1.0, self.bytes / (working * wanted[0]), self.files / (working * wanted[1]))
 
 
 @dataclass(frozen=True)
@@ -77,6 +71,12 @@ class Job:
     frames: int
     chunk: int = 384
     warm_up: int = 32
+
+
+def demand(job: Job, stages: Stages) -> tuple[float, float]:
+    """Bytes, and files written, in a second of a machine that nothing holds up."""
+    kept = job.chunk / (job.chunk + job.warm_up) / stages.frame
+    return stages.read / stages.frame + stages.write * kept, kept + 1 / BEAT
 
 
 @dataclass
@@ -90,7 +90,8 @@ class Simulation:
     """One run of a job. Events wait in two heaps: by the clock, and by the work done since the start."""
 
     def __init__(self, job: Job, farm: Farm, stages: Stages, seed: int = 0) -> None:
-        self.farm, self.stages, self.random = farm, stages, random.Random(seed)
+        self.farm, self.stages, self.wanted = farm, stages, demand(job, stages)
+        self.random = random.Random(seed)
         self.sizes = [job.chunk] * (job.frames // job.chunk) + [job.frames % job.chunk] * (job.frames % job.chunk > 0)
         self.sizes.reverse()  # the last one is claimed next
         self.unfinished, self.warm_up = len(self.sizes), job.warm_up
@@ -106,7 +107,7 @@ class Simulation:
         for machine in range(self.farm.machines):
             self._at(self.stages.start, "up", machine)
         while self.unfinished:
-            pace = self.farm.pace(len(self.holds), self.stages) if self.holds else 1.0
+            pace = self.farm.pace(len(self.holds), self.wanted) if self.holds else 1.0
             ends = self.now + (self.worked[0][0] - self.work) / pace if self.worked else math.inf
             if self.timed and self.timed[0][0] <= ends:
                 when, _, kind, subject = heapq.heappop(self.timed)
@@ -291,10 +292,12 @@ def main() -> None:
         else:
             measure = Stages(stages[0], stages[1], stages[2] * 1e6, stages[3] * 1e6)
     farm = Farm(1, given.storage_mb * 1e6, given.storage_files, math.inf, given.repair, given.lease)
+    wanted = demand(Job(1, given.chunk, given.warm_up), measure)
+    what, limit = min(("bytes", farm.bytes / wanted[0]), ("files", farm.files / wanted[1]), key=lambda one: one[1])
     print(
         f"\nA machine: {measure.frame:.3g} s a frame, {measure.start:.3g} s to start, {measure.read / 1e6:.2f} MB read "
         f"and {measure.write / 1e6:.2f} MB written a frame.\nStorage: {given.storage_mb:g} MB and "
-        f"{given.storage_files:g} files a second; {farm.saturated_by(measure):.0f} machines saturate it.\nA failed "
+        f"{given.storage_files:g} files a second; from {limit:.0f} machines on its {what} are the limit.\nA failed "
         f"machine is back after {duration(farm.repair)}, its chunk is claimed again after {duration(farm.lease)}."
     )
     for name, frames in (("An hour of video", HOUR), (f"An archive of {given.hours:g} hours", int(given.hours * HOUR))):
