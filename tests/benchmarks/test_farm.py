@@ -37,7 +37,7 @@ def test_without_failures_a_job_takes_what_can_be_told_by_hand(farm, machines, w
 
 
 def test_machines_fail_as_often_as_is_said_and_every_lost_chunk_is_done_again(farm):
-    job, stages = farm.Job(20_000, 100, 0), farm.Stages(1.0, 0.0, 0.0, 0.0)
+    job, stages = farm.Job(20_000, 100, 0), farm.Stages(1.0, 0.0, 1e6, 9e6)
     runs = [
         farm.Simulation(job, farm.Farm(10, between_failures=500, repair=50, lease=20), stages, seed).run()
         for seed in range(100)
