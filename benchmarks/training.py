@@ -1,6 +1,7 @@
 """What a training step is made of, and how much of it is waiting for data.
 
     python benchmarks/training.py [--hdr DIR] [--images DIR] [--base-channels 32] [--workers 2] ...
+    python benchmarks/training.py --nodes 2     what a step costs over so many processes, on this machine's loopback
 
 Without folders it makes its own pictures. First patches a second for the data, the network and the losses apart, each
 the best of a few; then whole runs of a few steps, their samples made on the device or by processes, as a share of the
@@ -8,11 +9,15 @@ same run with its data at hand. Nothing here is asserted.
 """
 
 import argparse
+import multiprocessing
+import os
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -47,6 +52,9 @@ def main() -> None:
         here = Path(folder)
         hdr, images = given.hdr or [panoramas(here / "hdr")], given.images or [photographs(here / "images")]
         made = datasets(given, hdr, images, here / "store")
+        if given.nodes:
+            nodes(made["HDR, without sampling"], given, here)
+            return
         data(made, given, device)
         network_and_losses(made["HDR, without sampling"], given, device)
         waiting(made, given, device, here / "runs")
@@ -60,6 +68,7 @@ def arguments() -> argparse.Namespace:
         parser.add_argument(f"--{option}", type=int, default=default, metavar="N", help=f"[{default}]")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="data processes [2]")
     parser.add_argument("--steps", type=int, default=16, metavar="N", help="of each run; the later half counts [16]")
+    parser.add_argument("--nodes", type=int, metavar="N", help="only this: N processes, alone and then together")
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="bf16", help="[bf16]")
     return parser.parse_args()
 
@@ -225,6 +234,42 @@ def run(data: Samples, given: argparse.Namespace, stage: str, perceptual: str, w
     last = Last()
     train(run_settings(given, stage, perceptual, where, out), data, data, last)
     return last.heard
+
+
+def nodes(dataset: Samples, given: argparse.Namespace, out: Path) -> None:
+    """A step of N processes that share this machine: each on its own, then together, as if each were a machine."""
+    batch = AtHand(dataset, given.batch_size, torch.device("cpu"))
+    weights = sum(one.numel() for one in MaskedUNet(NetworkConfig(given.base_channels, given.depth)).parameters())
+    print(f"\n{given.nodes} processes, {4e-6 * weights:.0f} MB of gradients; the later half of {given.steps} steps:")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    spawn = multiprocessing.get_context("spawn")
+    for together in (False, True):
+        results = spawn.Queue()
+        work = [(rank, port if together else 0, batch, given, out / f"{together}{rank}") for rank in range(given.nodes)]
+        started = [spawn.Process(target=node, args=(*one, results)) for one in work]
+        for process in started:
+            process.start()
+        seconds, exchange = max(results.get() for _ in range(1 if together else given.nodes))
+        for process in started:
+            process.join()
+        waited = f", {exchange:.3f} s of it waiting for the other processes" if together else ""
+        print(f"  {'together' if together else 'each on its own':16} {seconds:.3f} s a step{waited}")
+
+
+def node(rank: int, port: int, batch: Samples, given: argparse.Namespace, out: Path, results: Any) -> None:
+    """One process of `nodes`: the seconds of a step, and those spent on the exchange. port: 0 for a run of its own."""
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // given.nodes))
+    settings = run_settings(given, "hdr", "none", "device", out)
+    settings.run.accelerator = "cpu"
+    if port:
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": str(rank)}
+        settings.run.num_nodes, settings.run.out = given.nodes, str(out.parent / "together")
+    last = Last()
+    train(settings, batch, batch, last)
+    if not port or rank == 0:
+        results.put((last.heard.seconds, last.heard.exchange or 0.0))
 
 
 def runs(made: dict[str, Samples]) -> Iterator[tuple[str, str]]:

@@ -50,6 +50,8 @@ class TrainDisplay(Listener):
     def progress(self, progress: Step) -> None:
         terms = " ".join(f"{name} {value:.4f}" for name, value in progress.terms.items() if name != "loss")
         left = "" if progress.hours_left is None else f", {progress.hours_left:.2f} h left"
+        if progress.exchange is not None:
+            left = f", {progress.seconds:.3g} s a step, {progress.exchange:.2g} s of it for the other processes" + left
         line = (
             f"step {progress.step}: loss {progress.loss:.4f} ({terms}), rate {progress.learning_rate:.2g}, "
             f"{progress.patches_per_second:.1f} patches/s, {progress.wait:.0%} waiting{left}"

@@ -117,7 +117,10 @@ class RunSettings:
     precision: Literal["fp32", "bf16", "fp16"] = setting("fp32", "Arithmetic of the convolutions.")
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "Where to train.")
     devices: int = setting(1, "Devices on each machine.", low=1)
-    num_nodes: int = setting(1, "Machines.", low=1)
+    num_nodes: int = setting(1, "Machines; start the command on each with torchrun or srun.", low=1)
+    wait_minutes: float = setting(
+        10.0, "Minutes that processes of a run wait for one another, before one is taken for lost.", above=0
+    )
     strategy: Literal["auto", "ddp"] = setting("auto", "How several devices work together.")
     channels_last: bool = setting(False, "Store pictures channel by channel within the pixel.")
     log_every: int = setting(10, "Steps between two lines of the log.", low=1)

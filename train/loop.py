@@ -26,7 +26,13 @@ from train.config import LossSettings, Settings, save_settings
 from train.journal import Journal
 from train.losses import Features, hdr_loss, inpainting_loss
 from train.meter import Meter
-from train.processes import StopSignals, fast_arithmetic, reduce_over_processes
+from train.processes import (
+    StopSignals,
+    fast_arithmetic,
+    lost_processes_named,
+    reduce_over_processes,
+    seconds_exchanging,
+)
 from train.run import Listener, Progress, Run, Terms
 from train.schedule import learning_rate
 from train.setup import set_up
@@ -72,9 +78,10 @@ def train(
 
     Raises:
         Ldr2hdrError: a checkpoint that does not fit, too many gradients that are not finite, a precision
-            that the device lacks, pictures that the device was asked to hold and cannot.
+            that the device lacks, pictures that the device was asked to hold and cannot, another process that is lost.
     """
     with contextlib.ExitStack() as stack:
+        stack.enter_context(lost_processes_named(settings.run))
         run = set_up(settings, listener, resume, credits or {}, began)
         stack.enter_context(fast_arithmetic(run.fabric, settings.run))
         if run.fabric.is_global_zero:
@@ -290,4 +297,7 @@ def _log(run: Run, meter: Meter, rate: float) -> None:
     if limits.max_steps:
         left.append((limits.max_steps - position.step) * run.patches_per_step / max(speed, 1e-9) / 3600)
     hours = min(left) if left else None
-    run.listener.progress(Progress(position.step, limits.max_steps, terms["loss"], terms, rate, speed, wait, hours))
+    step, exchange = run.patches_per_step / max(speed, 1e-9), seconds_exchanging(run.wrapped)
+    run.listener.progress(
+        Progress(position.step, limits.max_steps, terms["loss"], terms, rate, speed, wait, hours, step, exchange)
+    )

@@ -20,7 +20,10 @@ Terms = dict[str, Tensor]  # a batch by name, or the terms of a loss by name
 
 @dataclass
 class Progress:
-    """A logged step; `wait` is the share of the time spent waiting for data."""
+    """A logged step; `wait` is the share of the time spent waiting for data.
+
+    `exchange`: of the `seconds` of a step, those spent waiting for other processes' gradients; None for one process.
+    """
 
     step: int
     max_steps: int | None
@@ -30,6 +33,8 @@ class Progress:
     patches_per_second: float
     wait: float
     hours_left: float | None
+    seconds: float
+    exchange: float | None = None
 
 
 class Listener:

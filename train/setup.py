@@ -25,6 +25,8 @@ def set_up(
     """The run at its first step, or at the step of its checkpoint. began: see `Budget`."""
     fabric = start_fabric(settings.run)
     listener = listener if listener and fabric.is_global_zero else Listener()
+    if fabric.world_size > 1:
+        listener.message(f"{fabric.world_size} processes on {settings.run.num_nodes} machines train together.")
     out = Path(settings.run.out)
     make_folder(out)
     net = _network(settings, listener)
