@@ -4,7 +4,7 @@
     python benchmarks/peers.py expandnet=~/hdr-expandnet stable=~/temporalStableExpandNet --hdr PANORAMAS --video
 
     expandnet   dmarnerides/hdr-expandnet           Marnerides et al. 2018, ExpandNet
-    stable      kacperkk2/temporalStableExpandNet   ExpandNet trained to be stable in time, its weights with the SSIM loss
+    stable      kacperkk2/temporalStableExpandNet   ExpandNet trained to be stable, with the SSIM loss
     lhdr        AndreGuo/LHDR                       Guo and Jiang 2022
     hdrtvnet    xiaom233/HDRTVNet-plus              Chen et al. 2023, HDRTVNet++: AGCM and LE in one (its best scores)
     hdrtvdm     AndreGuo/HDRTVDM                    Guo et al. 2023, LSN; needs einops
