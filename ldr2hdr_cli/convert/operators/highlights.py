@@ -1,7 +1,5 @@
 """Operators that look at where in the picture a pixel is: they find what is bright and expand that."""
 
-from collections.abc import Iterator
-
 import cv2
 import numpy as np
 
@@ -10,6 +8,8 @@ from ldr2hdr_cli.convert.operators.given import LUMINANCE_WEIGHTS, OperatorInput
 
 LARGEST_REFLECTION = 2e-4  # of the picture's area: 20×20 pixels of 1080 lines
 LARGEST_LIGHT = 0.05  # of the picture's area: what is larger is sky, snow or paper
+SMALLEST_WITH_A_CURVE = 16  # pixels
+SURROUND = 54.0  # pixels around a region
 BRIGHT_SURROUND = 0.5  # linear; a region that is hardly brighter than what is around it is a surface
 
 
@@ -101,36 +101,39 @@ def didyk2008(given: OperatorInput) -> np.ndarray:
     hand it on).
     Deviations: the paper's classifier is a support vector machine, trained on labelled regions that are not published,
     corrected by a user's strokes and followed through a video. Strokes and tracking are left out, and the classes come
-    from two of the features that it looks at: see `_boosted_regions`.
+    from two of the features that it looks at: see `_shares_of_boost`. A region of fewer than 16 pixels has no gradients
+    to speak of and is multiplied as a whole.
     """
     lum = given.luminance
+    labels, statistics = cv2.connectedComponentsWithStats(given.saturated.astype(np.uint8), connectivity=8)[1:3]
+    boosts = 1.0 + (given.peak - 1.0) * _shares_of_boost(given, labels, statistics[:, cv2.CC_STAT_AREA])
+    result = lum * boosts[labels]
     gradient = np.hypot(*(sobel5(lum, axis) for axis in (0, 1)))
-    result = lum.copy()
-    for place, inside, share in _boosted_regions(given):
-        values = lum[place][inside]
-        boost = 1.0 + share * (given.peak - 1.0)
-        result[place][inside] = _stretched(values, gradient[place][inside], boost)
+    for label in np.flatnonzero((boosts > 1) & (statistics[:, cv2.CC_STAT_AREA] >= SMALLEST_WITH_A_CURVE)):
+        left, top, width, height = statistics[label, :4]
+        place = slice(top, top + height), slice(left, left + width)
+        inside = labels[place] == label
+        result[place][inside] = _stretched(lum[place][inside], gradient[place][inside], float(boosts[label]))
     return with_luminance(given, result)
 
 
-def _boosted_regions(given: OperatorInput) -> Iterator[tuple[tuple[slice, slice], np.ndarray, float]]:
-    """The clipped regions that are not surfaces: bounding box, mask in it, 1.0 for a light and 0.5 for a reflection.
+def _shares_of_boost(given: OperatorInput, labels: np.ndarray, areas: np.ndarray) -> np.ndarray:
+    """How far each labelled region is expanded: 1.0 for a light, 0.5 for a reflection, 0.0 for a surface and for 0.
 
-    A surface is larger than 5 % of the picture, or the median luminance of the rim around it is at least half of
-    white: over-exposed surfaces fade, lights and reflections have an edge. Of the others, the small are reflections.
+    A surface is larger than 5 % of the picture, or the mean luminance of what is not clipped around it is at least half
+    of white: over-exposed surfaces fade into what is nearly as bright, lights and reflections stand out. Of the others, the small are reflections.
     """
-    labels, statistics = cv2.connectedComponentsWithStats(given.saturated.astype(np.uint8), connectivity=8)[1:3]
-    rim = max(2, round(5 * given.scale))
-    kernel = np.ones((2 * rim + 1, 2 * rim + 1), np.uint8)
-    for label, (left, top, width, height, area) in enumerate(statistics[1:].tolist(), 1):
-        if area > LARGEST_LIGHT * labels.size:
-            continue
-        rows = slice(max(top - rim, 0), top + height + rim)
-        columns = slice(max(left - rim, 0), left + width + rim)
-        inside = labels[rows, columns] == label
-        around = (cv2.dilate(inside.astype(np.uint8), kernel) > 0) & (labels[rows, columns] == 0)
-        if around.any() and np.median(given.luminance[rows, columns][around]) < BRIGHT_SURROUND:
-            yield (rows, columns), inside, 0.5 if area <= LARGEST_REFLECTION * labels.size else 1.0
+    side = 2 * max(2, round(SURROUND * given.scale)) + 1
+    free = 1.0 - given.saturated
+    light, weight = (
+        np.bincount(labels.ravel(), cv2.blur(one, (side, side), borderType=cv2.BORDER_REPLICATE).ravel())
+        for one in (given.luminance * free, free)
+    )
+    stands_out = light < BRIGHT_SURROUND * weight - 1e-6
+    share = np.where(areas <= LARGEST_REFLECTION * labels.size, 0.5, 1.0)
+    share[~stands_out | (areas > LARGEST_LIGHT * labels.size)] = 0.0
+    share[0] = 0.0
+    return share.astype(np.float32)
 
 
 def _stretched(values: np.ndarray, gradient: np.ndarray, boost: float, bins: int = 64) -> np.ndarray:
