@@ -10,7 +10,7 @@ LARGEST_REFLECTION = 2e-4  # of the picture's area: 20×20 pixels of 1080 lines
 LARGEST_LIGHT = 0.05  # of the picture's area: what is larger is sky, snow or paper
 SMALLEST_WITH_A_CURVE = 16  # pixels
 SURROUND = 54.0  # pixels around a region
-BRIGHT_SURROUND = 0.5  # linear; a region that is hardly brighter than what is around it is a surface
+BRIGHT_SURROUND = 0.6  # linear; a region that is hardly brighter than what is around it is a surface
 
 
 def banterle2006(given: OperatorInput) -> np.ndarray:
@@ -120,8 +120,9 @@ def didyk2008(given: OperatorInput) -> np.ndarray:
 def _shares_of_boost(given: OperatorInput, labels: np.ndarray, areas: np.ndarray) -> np.ndarray:
     """How far each labelled region is expanded: 1.0 for a light, 0.5 for a reflection, 0.0 for a surface and for 0.
 
-    A surface is larger than 5 % of the picture, or the mean luminance of what is not clipped around it is at least half
-    of white: over-exposed surfaces fade into what is nearly as bright, lights and reflections stand out. Of the others, the small are reflections.
+    A surface is larger than 5 % of the picture, or the mean luminance of what is not clipped around it is at least 0.6
+    of white: over-exposed surfaces fade into what is nearly as bright, lights and reflections stand out. Of the others,
+    the small are reflections.
     """
     side = 2 * max(2, round(SURROUND * given.scale)) + 1
     free = 1.0 - given.saturated
