@@ -18,7 +18,7 @@ the kernel of MATLAB's; ExpandNet and LHDR normalise a clip once, not every fram
 HDRTVNet++ and HDRTVDM make graded HDR pictures in PQ and BT.2020. They are decoded to light and converted to BT.709.
 One monotone curve for the three channels, fitted on the pixels that are not clipped, then gives them the tone of the
 input, T² (eq. 1), which the unprocessed picture and our network have by construction. After that every method is
-aligned in scale, as in `evaluate`. A second table has the camera curve fitted for every method, against the truth.
+aligned in scale, as in `evaluate`; with --fit-curve, every method's tone is fitted to the truth's instead.
 
 The scores are those of `evaluate`. Seconds a megapixel: the second run on the first picture, from the picture in
 memory to linear light.
@@ -296,36 +296,25 @@ def clip_method(peer: Peer, network: Network) -> ClipMethod:
 
 
 def compare_pictures(cases: Iterable[Case], methods: dict[str, Method], given: argparse.Namespace) -> None:
-    """Prints two tables for each kind of exposure, and how long each method takes."""
-    scorings = {
-        "Aligned in scale": Scoring(cvvdp=given.cvvdp, hdrvdp=given.hdrvdp, device=given.device),
-        "Camera curve fitted for every method": Scoring(fit=True, cvvdp=False),
-    }
-    rows: dict[str, list[dict[str, Any]]] = {title: [] for title in scorings}
+    """Prints a table for each kind of exposure, and how long each method takes; after Ctrl-C, of what is done."""
+    scoring = Scoring(given.fit_curve, given.cvvdp, device=given.device, hdrvdp=given.hdrvdp)
+    rows: list[dict[str, Any]] = []
     seconds: dict[str, float] = {}
-    for number, case in enumerate(cases, 1):
-        if not seconds:
-            seconds = {name: seconds_a_megapixel(method, case) for name, method in methods.items()}
-        made = {name: always(method(case)) for name, method in methods.items()}
-        for title, scoring in scorings.items():
-            result = next(compare([case], made, scoring))
-            rows[title] += result.rows
-            if given.sheets and not scoring.fit:
+    try:
+        for number, case in enumerate(cases, 1):
+            seconds = seconds or {name: seconds_a_megapixel(method, case) for name, method in methods.items()}
+            result = next(compare([case], methods, scoring))
+            rows += result.rows
+            if given.sheets:
                 write_sheet(given.sheets, result)
-        print(f"{number}: {case.name}", file=sys.stderr, flush=True)
-    if not seconds:
-        raise Ldr2hdrError("No picture could be made: every view is featureless; give pictures with more detail.")
-    console = Console(width=120)
-    for title, found in rows.items():
-        console.print(f"{title}\n")
-        for scores in summarise(found, given.seed).values():
-            console.print(report.table(scores))
+            print(f"{number}: {case.name}", file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        print("Stopped early.", file=sys.stderr)
+    if not rows:
+        raise Ldr2hdrError("No picture was scored; give pictures with more detail, or more time.")
+    for scores in summarise(rows, given.seed).values():
+        Console(width=120).print(report.table(scores))
     print("Seconds a megapixel: " + ", ".join(f"{name} {value:.2f}" for name, value in seconds.items()))
-
-
-def always(result: np.ndarray) -> Method:
-    """A method that has been run already."""
-    return lambda case: result
 
 
 def seconds_a_megapixel(method: Method, case: Case) -> float:
@@ -367,10 +356,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--weights", action="append", type=Path, help="of ldr2hdr, beside the default; repeat it")
     parser.add_argument("--method", action="append", choices=METHODS, help="operators; repeat it [clip]")
     parser.add_argument("--share", type=shares, default="4,8,12", metavar="LIST", help="per cent clipped [4,8,12]")
+    parser.add_argument("--no-mild", dest="mild", action="store_false", help="without mildly over-exposed pictures")
     parser.add_argument("--views", type=int, default=3, help="of a panorama [3]")
     parser.add_argument("--size", type=int, default=512, help="of a view, in pixels [512]")
     parser.add_argument("--seed", type=int, default=0, help="as of evaluate [0]")
     parser.add_argument("--device", default="cpu", help="cpu, cuda [cpu]")
+    parser.add_argument("--fit-curve", action="store_true", help="also remove the camera curve, as of evaluate")
     parser.add_argument("--no-cvvdp", dest="cvvdp", action="store_false", help="without ColorVideoVDP")
     parser.add_argument("--hdrvdp", action="store_true", help="with HDR-VDP-3 and HDR-VDP-2.2")
     parser.add_argument("--sheets", type=Path, metavar="DIR", help="write every result there, to be looked at")
@@ -395,7 +386,7 @@ def main() -> None:
         return
     methods = methods_by_name(operators, ours, [], given.device)
     methods |= {peer.title: picture_method(peer, network) for peer, network in networks}
-    protocol = Protocol(given.share, seed=given.seed, size=given.size, views=given.views, only=only)
+    protocol = Protocol(given.share, given.mild, seed=given.seed, size=given.size, views=given.views, only=only)
     compare_pictures(made_cases(given.hdr, protocol), methods, given)
 
 
