@@ -65,8 +65,10 @@ def bist2017(given: OperatorInput) -> np.ndarray:
     """Bist et al. 2017, "Tone expansion using lighting style aesthetics" (Computers & Graphics 62).
 
     L′ = peak·L^γ with γ = 1 + log10(1/M), where M is the median lightness (CIE L*, as a share of 100): a dark style
-    stays dark, a bright one is nearly a plain stretch. Deviations: M is at least 0.01, so that a black picture has a
-    γ; the paper's correction of saturation is left out, as chromaticity stays in all operators here.
+    stays dark, a bright one is nearly a plain stretch. The formula is the one that later comparisons give for it; it
+    was not checked against the paper itself.
+    Deviations: M is at least 0.01, so that a black picture has a γ; colours are not corrected, as chromaticity stays in
+    all operators here.
     """
     median = float(np.median(given.luminance))
     lightness = 1.16 * np.cbrt(median) - 0.16 if median > 216 / 24389 else 24389 / 2700 * median
@@ -79,9 +81,9 @@ def luzardo2018(given: OperatorInput) -> np.ndarray:
     (Picture Coding Symposium.) Mid-level mapping: L′ = peak·L^a / (b·L^(a·d) + c), after the tone curve of Lottes 2016
     ("Advanced Techniques and Optimization of HDR Color Pipelines", GDC), where b and c follow from two points: white
     becomes `peak`, and middle grey, 0.18, becomes what is asked for.
-    Deviations: the paper sets middle grey by a regression over graded pictures; here it keeps its luminance. a = 1 and
-    d = 4 are ours: darks keep their contrast, and of three stops
-    of peak half are gained above 0.93.
+    Deviations: the paper derives the middle grey from statistics of the picture, fitted to graded ones; here it keeps its
+    luminance. a = 1 and d = 4 are ours: darks keep their contrast, and of three stops of peak half are gained above
+    0.93. The curve was not checked against the paper itself.
     """
     grey, shoulder = 0.18, 4.0
     target = grey / given.peak

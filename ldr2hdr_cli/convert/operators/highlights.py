@@ -97,8 +97,8 @@ def didyk2008(given: OperatorInput) -> np.ndarray:
     reflections half as far (the paper: to 150 % and 125 % of white), surfaces and all that is not clipped stay as they
     are. Inside a region the curve is steep where few gradients lie and flat where many do, so that edges are not
     exaggerated: f(bin i) = t + k·Σ(1 − H[j]) over the bins up to i, from the region's darkest luminance t to the
-    boosted brightest one, with H the share of the region's gradients in a bin (as Banterle et al. 2009, CGF 28(8),
-    hand it on).
+    boosted brightest one, with H the share of the region's gradients in a bin. That is the account of Banterle et al.
+    2009 (CGF 28(8)); it was not checked against the paper itself.
     Deviations: the paper's classifier is a support vector machine, trained on labelled regions that are not published,
     corrected by a user's strokes and followed through a video. Strokes and tracking are left out, and the classes come
     from two of the features that it looks at: see `_shares_of_boost`. A region of fewer than 16 pixels has no gradients
