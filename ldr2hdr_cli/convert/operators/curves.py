@@ -81,13 +81,12 @@ def luzardo2018(given: OperatorInput) -> np.ndarray:
     (Picture Coding Symposium.) Mid-level mapping: L′ = peak·L^a / (b·L^(a·d) + c), after the tone curve of Lottes 2016
     ("Advanced Techniques and Optimization of HDR Color Pipelines", GDC), where b and c follow from two points: white
     becomes `peak`, and middle grey, 0.18, becomes what is asked for.
-    Deviations: the paper derives the middle grey from statistics of the picture, fitted to graded ones; here it keeps its
-    luminance. a = 1 and d = 4 are ours: darks keep their contrast, and of three stops of peak half are gained above
-    0.93. The curve was not checked against the paper itself.
+    Deviations: the paper derives the middle grey from statistics of the picture; here it keeps its luminance. a = 1 and
+    d = 4 are ours: darks keep their contrast, and of three stops of peak half are gained above 0.93. The curve was not
+    checked against the paper itself.
     """
     grey, shoulder = 0.18, 4.0
-    target = grey / given.peak
-    b = (grey / target - 1.0) / (grey**shoulder - 1.0)
+    b = (given.peak - 1.0) / (grey**shoulder - 1.0)
     lum = given.luminance
     return with_luminance(given, given.peak * lum / (b * lum**shoulder + 1.0 - b))
 
