@@ -338,13 +338,18 @@ def write_sheet(folder: Path, result: Result) -> None:
 
 
 def compare_clips(clips: Iterable[Clip], methods: list[ClipMethod], seed: int) -> None:
-    rows = []
-    for number, clip in enumerate(clips, 1):
-        for method in methods:
-            rows += [score_clip(frames, clip, name) for name, frames in method(clip).items()]
-        print(f"{number}: {clip.name}", file=sys.stderr, flush=True)
+    """Prints the table of `evaluate --video`; after Ctrl-C, of what is done."""
+    rows: list[dict[str, Any]] = []
+    number = 0
+    try:
+        for clip in clips:
+            found = [score_clip(frames, clip, name) for way in methods for name, frames in way(clip).items()]
+            rows, number = rows + found, number + 1
+            print(f"{number}: {clip.name}", file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        print("Stopped early.", file=sys.stderr)
     if not rows:
-        raise Ldr2hdrError("No clip could be made: nothing in these panoramas outshines the rest; give others.")
+        raise Ldr2hdrError("No clip was scored; give panoramas in which something outshines the rest, or more time.")
     Console(width=120).print(clip_report.clip_table(clip_report.summarise_clips(rows, seed), number))
 
 
