@@ -55,9 +55,21 @@ class ConvertOptions(Options):
     weights: Path | None = setting(  # noqa: RUF009
         None, "A .safetensors that `train` wrote, or the authors' .pth.", panel="Reconstruction", decides=True
     )
-    method: Literal["network", "clip", "landis2002", "akyuz2007", "banterle2006", "rempel2007", "kovaleski2014"] = (
-        setting("network", "The network, or a classical operator.", panel="Reconstruction", decides=True)
-    )
+    method: Literal[
+        "network",
+        "clip",
+        "landis2002",
+        "banterle2006",
+        "meylan2006",
+        "akyuz2007",
+        "rempel2007",
+        "didyk2008",
+        "masia2009",
+        "kovaleski2014",
+        "bist2017",
+        "masia2017",
+        "luzardo2018",
+    ] = setting("network", "The network, or a classical operator.", panel="Reconstruction", decides=True)
     transfer: Literal["auto", "gamma", "srgb", "bt709", "bt1886", "linear"] = setting(
         "auto",
         "How the source is linearised: auto: as each file says of itself; a standard's curve; gamma: T^gamma of the "
