@@ -204,7 +204,7 @@ def _frame(one: Picture, index: int, stream: Any, settings: VideoSettings) -> An
     frame.color_primaries, frame.colorspace, frame.color_range = _BT2020, _NCL, _LIMITED
     frame.color_trc = _HLG if settings.format == "hlg" else _PQ
     if stream.pix_fmt != settings.pixels:
-        frame = frame.reformat(format=stream.pix_fmt)
+        frame = frame.reformat(format=stream.pix_fmt, threads=1)  # more would race, see `rgb._threads`
     frame.pts, frame.time_base = index, 1 / settings.rate
     return frame
 

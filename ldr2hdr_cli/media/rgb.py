@@ -22,6 +22,7 @@ LUMA = {
     9: ("bt2020nc", 0.2627, 0.0593),
 }
 _FULL = 2
+_VECTOR = 64  # bytes: the longest that swscale writes at a time
 
 
 def _unnamed(cls: type[Type], value: int) -> Type:
@@ -76,11 +77,13 @@ def coding_of(context: Any, frame: Any) -> tuple[Coding, list[str]]:
 def codes_of(frame: Any, coding: Coding) -> Codes:
     """What the frame's codes are, and how they mean R′G′B′: chroma brought to full resolution by swscale."""
     if _is_rgb(frame.format):
-        return Codes(frame.reformat(format="rgb48le" if coding.bits > 8 else "rgb24").to_ndarray())
+        name, size = ("rgb48le", 6) if coding.bits > 8 else ("rgb24", 3)
+        return Codes(frame.reformat(format=name, threads=_threads(frame.width, size)).to_ndarray())
     # Asked for the range it has, swscale only shifts: code · 2^(16 − bits), but for some formats' luma in full range.
     side = 2 if coding.full_range else 1
     is_grey, name = _is_grey(frame.format), frame.format.name
-    frame = frame.reformat(format="yuv444p16le", src_color_range=side, dst_color_range=side, interpolation="BICUBIC")
+    how: dict[str, Any] = {"src_color_range": side, "dst_color_range": side, "interpolation": "BICUBIC"}
+    frame = frame.reformat(format="yuv444p16le", threads=_threads(frame.width, 2), **how)
     if coding.full_range:
         scale = 1 / (65535 - 65535 % 2 ** (16 - coding.bits)) if coding.bits < 16 else 1 / 65535
         luma, chroma, black = 1 / _white(name), scale, 0.0
@@ -101,6 +104,15 @@ def codes_of(frame: Any, coding: Coding) -> Codes:
     return Codes(_planes(frame, 3), np.concatenate([to_rgb, offset[:, None]], 1))
 
 
+def _threads(width: int, size: int) -> int:
+    """As many as swscale likes, for 0, or 1 where more would race.
+
+    Each has a slice of rows, and writes whole vectors, which may be beyond the end of its last row: into the next row,
+    which is another thread's. size: bytes of a pixel in one plane.
+    """
+    return 0 if width * size % _VECTOR == 0 else 1
+
+
 def _planes(frame: Any, count: int) -> np.ndarray:
     """uint16 H×W×count, one plane after the other in memory: that is how they are worked on."""
     planes = np.empty((count, frame.height, frame.width), np.uint16)
@@ -115,7 +127,8 @@ def _white(name: str) -> int:
     white = np.full((16, 16, 3), (65535, 32768, 32768), np.uint16)
     frame = av.VideoFrame.from_ndarray(white, format="yuv444p16le")
     for there in (name, "yuv444p16le"):
-        frame = frame.reformat(format=there, src_color_range=_FULL, dst_color_range=_FULL, interpolation="BICUBIC")
+        how: dict[str, Any] = {"src_color_range": _FULL, "dst_color_range": _FULL, "interpolation": "BICUBIC"}
+        frame = frame.reformat(format=there, threads=1, **how)
     return int(frame.to_ndarray()[8, 8, 0])
 
 
@@ -135,10 +148,10 @@ def alpha_of(frame: Any) -> np.ndarray:
     """float32 H×W in [0, 1]; the alpha of video is in full range."""
     deep = frame.format.components[-1].bits > 8
     if frame.format.is_rgb:
-        codes = frame.reformat(format="rgba64le" if deep else "rgba").to_ndarray()[..., 3]
+        codes = frame.reformat(format="rgba64le" if deep else "rgba", threads=1).to_ndarray()[..., 3]
         return codes.astype(np.float32) / np.float32(65535 if deep else 255)
     if len(frame.planes) < 4:  # interleaved
-        frame = frame.reformat(format="yuva444p16le" if deep else "yuva444p")
+        frame = frame.reformat(format="yuva444p16le" if deep else "yuva444p", threads=1)
     # The plane itself: swscale would scale some depths to 65535 and others to less.
     plane, bits = frame.planes[3], frame.format.components[3].bits
     kind = np.dtype("<u2") if bits > 8 else np.dtype("u1")
