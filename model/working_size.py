@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 from model.codes import bands
 from model.exposure import exposure_mask
@@ -19,7 +20,8 @@ WORKING_SIZE = 512
 """Pixels of the longer side: training cuts views of 35 to 110 degrees at 256 to 512 pixels."""
 
 MIN_CLIPPED_SHARE = 1e-3  # share of a reduced pixel that must be clipped for its level to be asked for
-FADE_SHARE = 0.02  # of a pixel's neighbours: where so little is clipped, the correction fades out
+FADE_SHARE = 0.02  # of a reduced pixel: where no neighbour has more clipped, the correction fades out
+REACH = 3  # blocks beyond a block that decide its level: one of `_between`, and one for each time that it is smoothed
 
 Edges = tuple[np.ndarray, np.ndarray]
 """Numbers of rows and of columns."""
@@ -69,30 +71,38 @@ def match_level(
 
     def weighted(rows: slice) -> Tensor:
         weight = 1 - exposure_mask(ldr[rows], threshold)
-        return torch.cat((log_hdr[rows].clamp(min=least).mul_(weight), weight), 2)
+        return torch.cat((log_hdr[rows].clamp(min=least).mul_(weight), weight, weight.amin(2, keepdim=True)), 2)
 
     full = block_means(weighted, edges, ldr)
-    level, share = full[..., :3], full[..., 3:]
+    level, share, blind = full[..., :3], full[..., 3:6], full[..., 6:]
     amount = torch.minimum(share, 1 - exposure_mask(small_ldr, threshold)) * (share >= MIN_CLIPPED_SHARE)
-    change = small_log.clamp(min=least) - level / share.clamp(min=MIN_CLIPPED_SHARE)
-    field = torch.cat((amount * change, amount), 2)
+    level = level / share.clamp(min=MIN_CLIPPED_SHARE)
+    change = small_log.clamp(min=least) - level
+    field = _smoothed(torch.cat((amount * change, amount * level, amount), 2))
+    change, level = (field[..., :6] / field[..., 6:].repeat(1, 1, 2).clamp_(min=1e-6)).split(3, 2)
+    most = max_pool2d(amount.permute(2, 0, 1), 3, 1, 1).permute(1, 2, 0)
+    change = change * (most / (most + FADE_SHARE))
+    blind = _smoothed(_smoothed(blind)).mul_(2).sub_(1).clamp_(min=0)
+    blind = blind * blind * (3 - 2 * blind)
+    field = torch.cat((change + blind * level, 1 - blind), 2)
     down, across = (_between(edge, length) for edge, length in zip(edges, (height, width), strict=True))
-    field = _along(field, 1, *across)
+    field = _along(field, 1, across)
     for rows in bands(ldr):
         below = exposure_mask(ldr[rows], threshold) < 1
         if ldr.device.type == "cpu" and not below.any():  # to look at it elsewhere would be to wait for it
             continue
-        here = _along(field, 0, down[0][rows], down[1][rows])
-        shift = here[..., :3] / here[..., 3:].add_(FADE_SHARE)
+        here = _along(field, 0, [(lower[rows], share[rows]) for lower, share in down])
         part = log_hdr[rows]
-        part.copy_(torch.where(below, shift.add_(part.clamp(min=least)), part))
+        matched = torch.addcmul(here[..., :3], part.clamp(min=least), here[..., 3:])
+        part.copy_(torch.where(below, matched, part))
 
 
 def _box(clipped: Edges, edges: Edges, shape: Sequence[int]) -> tuple[Box, Box, Edges]:
-    """The smallest rectangle of whole blocks that holds what is clipped: in pixels, in blocks, and their edges."""
+    """The smallest rectangle of whole blocks that decides what is clipped: in pixels, in blocks, and their edges."""
     pixels, blocks, own = [], [], []
     for found, edge, length in zip(clipped, edges, shape, strict=False):
-        first, last = np.searchsorted(edge, (found[0], found[-1]), side="right") - (1, 0)
+        first, last = np.searchsorted(edge, (found[0], found[-1]), side="right") - (1, 0) + (-REACH, REACH)
+        first, last = max(first, 0), min(last, len(edge))
         end = edge[last] if last < len(edge) else length
         pixels.append(slice(int(edge[first]), int(end)))
         blocks.append(slice(int(first), int(last)))
@@ -114,19 +124,36 @@ def _sums(values: Tensor, starts: np.ndarray, lengths: np.ndarray, axis: int) ->
     return total
 
 
-def _between(edge: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each of `length` pixels the lower of the two blocks whose middles it lies between, and how far along."""
+def _smoothed(field: Tensor) -> Tensor:
+    """`field` weighted 1, 2, 1 along both axes, which removes what alternates from pixel to pixel."""
+    for axis in (0, 1):
+        last = field.shape[axis] - 1
+        middle = torch.arange(last + 1, device=field.device)
+        before, after = (field.index_select(axis, (middle + step).clamp_(0, last)) for step in (-1, 1))
+        field = before.add_(after).mul_(0.5).add_(field).mul_(0.5)
+    return field
+
+
+def _between(edge: np.ndarray, length: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each of `length` pixels three blocks, and their shares in it: the quadratic B-spline, which has no kinks."""
     middle = (edge + np.append(edge[1:], length)) / 2
     position = np.interp(np.arange(length) + 0.5, middle, np.arange(len(edge)))
-    lower = np.minimum(position.astype(np.intp), max(len(edge) - 2, 0))
-    return lower, (position - lower).astype(np.float32)
+    nearest = np.rint(position).astype(np.intp)
+    off = position - nearest
+    shares = (0.5 - off) ** 2 / 2, 0.75 - off**2, (0.5 + off) ** 2 / 2
+    blocks = (np.clip(nearest + step, 0, len(edge) - 1) for step in (-1, 0, 1))
+    return [(block, share.astype(np.float32)) for block, share in zip(blocks, shares, strict=True)]
 
 
-def _along(field: Tensor, axis: int, lower: np.ndarray, share: np.ndarray) -> Tensor:
-    """`field` between its pixels, linearly, along one axis."""
-    index = _sent(lower, field)
-    low, high = field.index_select(axis, index), (index + 1).clamp_(max=field.shape[axis] - 1)
-    return low.lerp_(field.index_select(axis, high), _sent(share, field).view((-1, 1, 1) if axis == 0 else (1, -1, 1)))
+def _along(field: Tensor, axis: int, parts: list[tuple[np.ndarray, np.ndarray]]) -> Tensor:
+    """`field` between its pixels, along one axis. parts: which of them, and how much of each."""
+    total = None
+    for block, share in parts:
+        part = field.index_select(axis, _sent(block, field))
+        weight = _sent(share, field).view((-1, 1, 1) if axis == 0 else (1, -1, 1))
+        total = part.mul_(weight) if total is None else total.addcmul_(part, weight)
+    assert total is not None
+    return total
 
 
 def _sent(numbers: np.ndarray, like: Tensor) -> Tensor:
