@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import model
 
 if TYPE_CHECKING:
-    from ldr2hdr_cli.convert.events import Done, Event, Failed, Message, Note, Skipped, Started
+    from ldr2hdr_cli.convert.events import Done, Elsewhere, Event, Failed, Message, Note, Skipped, Started
     from ldr2hdr_cli.convert.network import reconstruct
     from ldr2hdr_cli.convert.run import convert
     from ldr2hdr_cli.options import ConvertOptions
@@ -36,6 +36,7 @@ __version__ = model.__version__
 _HOME = {
     "ConvertOptions": "ldr2hdr_cli.options",
     "Done": "ldr2hdr_cli.convert.events",
+    "Elsewhere": "ldr2hdr_cli.convert.events",
     "Event": "ldr2hdr_cli.convert.events",
     "Failed": "ldr2hdr_cli.convert.events",
     "Ldr2hdrError": "model.errors",
@@ -52,6 +53,7 @@ _HOME = {
 __all__ = [
     "ConvertOptions",
     "Done",
+    "Elsewhere",
     "Event",
     "Failed",
     "Ldr2hdrError",

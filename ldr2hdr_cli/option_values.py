@@ -95,6 +95,25 @@ def formats(value: Any, shown: str = "--format") -> str:
     return ",".join(names)
 
 
+def shard(value: Any, shown: str = "--shard") -> tuple[int, int]:
+    """ "3/8" → part 3 of 8, from 1; none is the whole, part 1 of 1. Raises Ldr2hdrError."""
+    if value is None:
+        return 1, 1
+    found = re.fullmatch(r"([0-9]{1,7})/([0-9]{1,7})", str(value).strip())
+    part, count = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= part <= count:
+        raise Ldr2hdrError(f"{shown} {shortened(value)}: give a part and how many there are, from 1/8 to 8/8.")
+    return part, count
+
+
+def farm(value: Any, shown: str = "--on") -> str:
+    """ "ray", "ray:10.0.0.1:6379" → the address, empty where there is none. Raises Ldr2hdrError."""
+    found = re.fullmatch(r"ray(?::(?:(auto)|([^\s:/]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}))?", str(value).strip())
+    if found is None:
+        raise Ldr2hdrError(f"{shown} {shortened(value)}: write ray, or ray:HOST:PORT as `ray start --head` prints it.")
+    return str(value).strip().partition(":")[2]
+
+
 def read_with(check: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
     """Checks the text and keeps it as it is, since results and the manifest quote it."""
 

@@ -12,7 +12,17 @@ from typing import Any, Literal
 
 from ldr2hdr_cli.media.formats import FILMS, SHOWN, SUFFIXES
 from ldr2hdr_cli.media.limits import MAX_FRAMES, MAX_PIXELS
-from ldr2hdr_cli.option_values import as_text, count, formats, frame_rate, memory_bytes, name_pattern, read_with
+from ldr2hdr_cli.option_values import (
+    as_text,
+    count,
+    farm,
+    formats,
+    frame_rate,
+    memory_bytes,
+    name_pattern,
+    read_with,
+    shard,
+)
 from ldr2hdr_cli.typer_options import Options
 from model.settings import setting
 
@@ -256,6 +266,21 @@ class ConvertOptions(Options):
         decides=True,
     )
 
+    shard: str | None = setting(
+        None,
+        "Only part I of N of the work, for the array job of a batch system; every part into the same -o.",
+        panel="Several processes",
+        metavar="I/N",
+        read=read_with(shard),
+    )
+    on: str | None = setting(
+        None,
+        "Convert on the machines of a Ray cluster; without an address, on that of this machine, or this machine alone.",
+        panel="Several processes",
+        metavar="ray[:HOST:PORT]",
+        read=read_with(farm),
+    )
+
     @property
     def pictures(self) -> tuple[str, ...]:
         """Those of `format` with a file a frame; the first names the result in messages and the manifest."""
@@ -280,7 +305,8 @@ class ConvertOptions(Options):
         if set(SHOWN) & set(self.format.split(",")):  # else finished EXRs would be made again for another --peak
             values |= shown
         if self.films:
-            values |= encoder | {"frames": f"{self.frames or 'all'} by {self.every}"}
+            first = f" from {self.start_number}" if self.frames and self.start_number != 1 else ""
+            values |= encoder | {"frames": f"{self.frames or 'all'} by {self.every}{first}"}
         values["fps"] = str(frame_rate(self.fps) or "")
         values["memory"] = self.memory or "auto"
         return values

@@ -140,7 +140,7 @@ def patches(
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Cut, score by algorithm 1, filter and store patches, for `finetune --hdr` to take instead of pictures."""
-    from ldr2hdr_cli.convert.job import lock
+    from ldr2hdr_cli.lock import lock
     from ldr2hdr_cli.train_display import say
     from train.camera import camera_config
     from train.patches import cut_patches
@@ -251,7 +251,7 @@ def _network_of(weights: Path) -> dict[str, Any]:
 
 def _run(settings: Settings, out: Path, resume: bool) -> None:
     """The loop; the first process of the run locks the folder, and reports how the run ended."""
-    from ldr2hdr_cli.convert.job import lock
+    from ldr2hdr_cli.lock import lock
     from ldr2hdr_cli.memory import keep_freed_memory
     from ldr2hdr_cli.train_display import TrainDisplay, say
     from train.datasets import datasets

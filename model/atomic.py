@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import math
 import os
 import uuid
 from collections.abc import Callable
@@ -60,10 +61,16 @@ def make_folder(path: Path) -> None:
         raise Ldr2hdrError(f"{path} is not writable; choose another folder.")
 
 
-def sweep(folder: Path) -> None:
-    """Remove what a killed process left half-written directly in `folder`. Only for whoever alone writes there."""
+def sweep(folder: Path, before: float = math.inf) -> None:
+    """Remove what a killed process left half-written directly in `folder`.
+
+    before: only what was last written before this moment, in seconds since 1970; by default everything, which is for
+    whoever alone writes there.
+    """
     for path in folder.glob(f"{PREFIX}*{SUFFIX}"):
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # gone meanwhile
+            if path.stat().st_mtime < before:
+                path.unlink()
 
 
 def _sync_directory(folder: Path) -> None:

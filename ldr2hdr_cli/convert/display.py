@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ldr2hdr_cli.convert.events import Done, Failed, FileEvent, Note, Skipped
+from ldr2hdr_cli.convert.events import Done, Elsewhere, Failed, FileEvent, Note, Skipped
 from ldr2hdr_cli.convert.log_file import LogFile
 from ldr2hdr_cli.terminal import one_line, silence
 from model import __version__
@@ -35,7 +35,7 @@ class Display:
     def __init__(self, quiet: bool, as_json: bool, log_file: Path | None = None, debug: bool = False) -> None:
         self.console = Console(stderr=True, soft_wrap=True)
         self.quiet, self.as_json, self.debug = quiet, as_json, debug
-        self.done = self.skipped = self.clamped = 0
+        self.done = self.skipped = self.elsewhere = self.clamped = 0
         self.megapixels = self.clipped = self.peak = 0.0
         self.failures: list[Failed] = []
         self.started = time.monotonic()
@@ -113,6 +113,9 @@ class Display:
             case Skipped():
                 self.skipped += 1
                 self.log(f"skipped {event.output}: already finished")
+            case Elsewhere():
+                self.elsewhere += event.made
+                self.log(f"elsewhere {source}: {event.made} made by {event.by}")
             case Failed():
                 self.failures.append(event)
                 self.log(f"failed {event.message}", logging.ERROR, event.cause)
@@ -133,6 +136,7 @@ class Display:
         numbers = {
             "done": done,
             "skipped": self.skipped,
+            "elsewhere": self.elsewhere,
             "failed": len(self.failures),
             "clipped": round(self.clipped / done, 6) if done else None,
             "peak": _rounded(self.peak) if done else None,
@@ -144,6 +148,7 @@ class Display:
         summary = {
             "done": done,
             "already done": self.skipped,
+            **({"made by other processes": self.elsewhere} if self.elsewhere else {}),
             "failed": len(self.failures),
             "clipped pixels": f"{self.clipped / done:.2%}" if done else "-",
             "brightest (white = 1)": f"{self.peak:.4g}" if done else "-",
@@ -226,6 +231,8 @@ def _details(event: FileEvent) -> dict[str, Any]:
             }
         case Skipped():
             return {"output": str(event.output)}
+        case Elsewhere():
+            return {"made": event.made, "by": event.by}
         case Failed():
             return {"frame": event.frame, "message": event.message, "ends_run": event.ends_run}
         case Note():

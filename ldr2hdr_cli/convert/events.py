@@ -64,6 +64,15 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """What another process of the same job has made of an input, or of a stretch of it: so many files."""
+
+    item: Item
+    made: int
+    by: str
+
+
+@dataclass(frozen=True)
 class Note:
     """Something assumed about an input."""
 
@@ -93,7 +102,7 @@ class Message:
     text: str
 
 
-FileEvent = Done | Failed | Skipped | Note
+FileEvent = Done | Failed | Skipped | Elsewhere | Note
 Event = Started | Message | FileEvent
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ldr2hdr_cli.convert.events import Done, Ended, Event, Failed, Message, Note, Started
+from ldr2hdr_cli.convert.events import Done, Ended, Failed, FileEvent, Message, Note
 from ldr2hdr_cli.convert.formats import display_light, in_source_primaries
 from ldr2hdr_cli.convert.job import Item, Selection
 from ldr2hdr_cli.convert.manifest import Manifest, Settings, absolute, fingerprint, sha256
@@ -62,9 +62,9 @@ class Films:
         if made:
             self._ready[work.item.folder, work.frame_number] = work, made
 
-    def see(self, event: Event | Ended) -> Iterator[Event]:
+    def see(self, event: FileEvent | Message | Ended) -> Iterator[FileEvent | Message]:
         """The event, and what it means for the films."""
-        if isinstance(event, Started | Message) or not event.item.films:
+        if isinstance(event, Message) or not event.item.films:
             if not isinstance(event, Ended):
                 yield event
             return

@@ -1,35 +1,28 @@
-"""The plan of a run: which outputs come of which inputs, and the lock on their directory."""
+"""The plan of a run: which outputs come of which inputs."""
 
 import os
 import re
 import string
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-
-from filelock import FileLock, Timeout
 
 from ldr2hdr_cli.convert.manifest import MANIFEST, Manifest, Settings, fingerprint, sha256
 from ldr2hdr_cli.media.formats import FILMS, SUFFIXES, film_suffix
 from ldr2hdr_cli.media.sources import Input
-from model.atomic import sweep
 from model.errors import Ldr2hdrError
 
 __all__ = [
-    "LOCK",
     "MANIFEST",
     "Item",
     "Manifest",
     "Selection",
     "Settings",
     "fingerprint",
-    "lock",
     "plan",
     "sha256",
 ]
 
-LOCK = ".ldr2hdr.lock"
 _RESULTS = (*SUFFIXES.values(), ".preview.png")
 
 
@@ -87,8 +80,12 @@ class Item:
         """OUT/photo.exr for a still; OUT/clip/clip.000001.exr for frame 0 of a clip; OUT/clip/clip.hdr10.mp4 of all."""
         if self.films and not self.suffix:
             return self.folder / self.films[0]
-        number = (self.input.number or 0) if self.input.kind == "still" else self.start_number + index
+        number = self.frame(index) or 0
         return self.folder / f"{self._filled(lambda width: f'{number:0{width}}')}{self.suffix}"
+
+    def frame(self, index: int) -> int | None:
+        """The number of a frame, as the outputs count; None for a photograph."""
+        return self.input.number if self.input.kind == "still" else self.start_number + index
 
     def pattern(self) -> Path:
         """As `output`, with ###### for the number of a frame."""
@@ -225,29 +222,3 @@ def _without_results(inputs: Sequence[Input], out: Path, name: str) -> list[Inpu
         return bool(suffix and frames and frames.fullmatch(path.name.removesuffix(suffix)))
 
     return [one for one in inputs if not is_result(one)]
-
-
-@contextmanager
-def lock(out: Path) -> Iterator[None]:
-    """Hold the output directory; a second run into it is refused. The system drops the lock of a killed run."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        # Not a lock of this thread: an iterator may be closed in another one.
-        holder = FileLock(out / LOCK, timeout=0, thread_local=False)
-        holder.acquire()
-    except Timeout:
-        raise Ldr2hdrError(f"{out} is in use by another run of ldr2hdr: wait for it, or choose another -o.") from None
-    except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
-        reason = getattr(error, "strerror", None) or str(error)
-        raise Ldr2hdrError(f"{out} cannot be written ({reason}): allow writing, or choose another -o.") from None
-    try:
-        _sweep(out)
-        yield
-    finally:
-        holder.release()
-
-
-def _sweep(out: Path) -> None:
-    """Remove what a killed run left half-written; the lock says that nobody is writing it now."""
-    for folder, _, _ in os.walk(out):
-        sweep(Path(folder))

@@ -12,15 +12,15 @@ import math
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ldr2hdr_cli.convert.events import Done, Failed, FileEvent, Message, unforeseen
-from ldr2hdr_cli.convert.job import Item
+from ldr2hdr_cli.convert.chunks import Chunk, ChunkEnded
+from ldr2hdr_cli.convert.events import Done, Ended, Failed, FileEvent, Message, unforeseen
 from ldr2hdr_cli.convert.manifest import Manifest, RunError, Settings, absolute, sha256, source_sha256
 from ldr2hdr_cli.convert.temporal import Depends
 from ldr2hdr_cli.convert.worklist import Options, Work, remaining, source_change
@@ -56,15 +56,15 @@ class Operator(Protocol):
 
 
 def run(
-    items: Sequence[Item],
+    chunks: Iterable[Chunk | FileEvent],
     operator: Operator,
     write: Callable[[Work, Result], int],
     manifest: Manifest,
     settings: Settings,
     options: Options,
     messages: queue.SimpleQueue[str] | None = None,
-) -> Iterator[FileEvent | Message]:
-    """Convert everything, and tell what became of it, in the order of the inputs.
+) -> Iterator[FileEvent | Message | Ended | ChunkEnded]:
+    """Convert everything, and tell what became of it, in the order of the chunks; after each comes its `ChunkEnded`.
 
     write: encodes one frame and returns how many values were clamped. messages: what any thread has to say of the whole
     run; passed on at once, whatever is at work. Ends early, with what is in hand finished, when `options.stop` is set,
@@ -95,7 +95,7 @@ def run(
             if event is not None:
                 yield event
 
-        for found in _prefetch(remaining(items, manifest, settings, options), options.stop, budget):
+        for found in _prefetch(remaining(chunks, manifest, settings, options), options.stop, budget):
             if isinstance(found, Work):
                 begin(found)
             elif found is not None:
@@ -136,7 +136,7 @@ class _PixelBudget:
 def _prefetch(source: Iterator[Any], stop: threading.Event, budget: _PixelBudget, depth: int = 2) -> Iterator[Any]:
     """The items of `source`, made by a thread that runs at most `depth` ahead; None while none is ready.
 
-    Ends soon after `stop` is set.
+    Ends soon after `stop` is set, and sets it where the reader goes away.
     """
     ready: queue.Queue[Any] = queue.Queue(depth)
     end = object()
@@ -179,6 +179,9 @@ def _prefetch(source: Iterator[Any], stop: threading.Event, budget: _PixelBudget
             if isinstance(thing, BaseException):
                 raise thing
             yield thing
+    except BaseException:
+        stop.set()  # the thread may be waiting for chunks of other processes
+        raise
     finally:
         gone.set()
         thread.join()  # a decoder that is left running would be torn down in the middle when Python ends
@@ -357,6 +360,8 @@ def _recorded(future: Future[FileEvent | None], manifest: Manifest, settings: Se
         except RunError as error:
             return Failed(event.item, str(error), event.frame, ends_run=True)
     elif isinstance(event, Failed) and not event.ends_run:
-        with suppress(RunError):  # whatever keeps it from being written, the failure itself is told
-            manifest.add_failure(event.item.input.path, event.frame, event.message)
+        with suppress(Ldr2hdrError):  # whatever keeps it from being written, the failure itself is told
+            item = event.item
+            output = item.output(0 if event.frame is None else event.frame - item.start_number)
+            manifest.add_failure(output, item.input.path, event.frame, event.message)
     return event

@@ -3,18 +3,22 @@
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ldr2hdr_cli.convert import job, pipeline
-from ldr2hdr_cli.convert.events import Event, Note, Started
+from ldr2hdr_cli.convert.chunks import Chunk, ChunkEnded, cut
+from ldr2hdr_cli.convert.claims import Claims
+from ldr2hdr_cli.convert.events import Done, Event, Failed, FileEvent, Message, Note, Skipped, Started
 from ldr2hdr_cli.convert.films import Films
 from ldr2hdr_cli.convert.formats import write_shown
+from ldr2hdr_cli.convert.manifest import Manifest
 from ldr2hdr_cli.convert.rendering import assumptions, labels, rendering_of, written_primaries
-from ldr2hdr_cli.convert.worklist import Options, Work
+from ldr2hdr_cli.convert.worklist import Options, Work, length
 from ldr2hdr_cli.media.colour import REC709, conversion
 from ldr2hdr_cli.media.decode import hardware
 from ldr2hdr_cli.media.display_light import DisplayLight
@@ -26,9 +30,10 @@ from ldr2hdr_cli.media.preview import preview_strip, write_preview
 from ldr2hdr_cli.media.radiance import write_radiance
 from ldr2hdr_cli.media.source_info import SourceInfo
 from ldr2hdr_cli.media.sources import find_inputs, parse_frames
-from ldr2hdr_cli.option_values import encoder_threads, frame_rate
+from ldr2hdr_cli.option_values import encoder_threads, frame_rate, shard
 from ldr2hdr_cli.options import ConvertOptions
 from model import __version__
+from model.atomic import make_folder
 from model.errors import Ldr2hdrError
 
 if TYPE_CHECKING:
@@ -50,18 +55,27 @@ def convert(
 
     The work is done while the iterator is read, in any thread: `for event in convert(...)`. A fault of one input is a
     `Failed`, and the others go on. Setting `stop` from any thread ends it early, and so does closing the iterator: what
-    is in hand is finished and recorded, and the directory is released. The same call again does only what is missing.
+    is in hand is finished and recorded, and the rest is left to others. The same call again does only what is missing;
+    the same call in another process, here or on another machine, shares the work.
 
     inputs: files, directories, globs, or sequences such as plate.%04d.png. output: the directory for the results.
 
     Raises Ldr2hdrError, from the first step on, where nothing can be converted: no such input, weights that cannot be
-    read, a directory that cannot be written or is in use.
+    read, a directory that cannot be written, or in which a run with other settings is at work.
     """
     out, stop = Path(output), stop or threading.Event()
+    if options.on is not None:
+        from ldr2hdr_cli.farm import on_ray
+
+        yield from on_ray.convert(inputs, out, options, stop)
+        return
     items, selection = plan(inputs, out, options)
     yield from shared_names(items)
-    with job.lock(out):
-        yield from _run(items, selection, out, options, stop)
+    converter = Converter(items, selection, out, options, stop)
+    try:
+        yield from _run(len(items), chunks(items, selection, options), converter, stop)
+    finally:
+        converter.close()
 
 
 def plan(inputs: Inputs, output: Path, options: ConvertOptions) -> tuple[list[job.Item], job.Selection]:
@@ -119,17 +133,93 @@ def shared_names(items: Sequence[job.Item]) -> Iterator[Note]:
 
 
 def _run(
-    items: list[job.Item], selection: job.Selection, out: Path, options: ConvertOptions, stop: threading.Event
+    inputs: int, chunks: Iterable[Chunk | Failed], converter: "Converter", stop: threading.Event
 ) -> Iterator[Event]:
-    has_clip = any(item.input.kind == "video" or (options.fps and item.input.sequence) for item in items)
-    is_filtered = has_clip and options.temporal != "off" and options.method == "network"
-    messages: queue.SimpleQueue[str] = queue.SimpleQueue()
-    decoder, excuse = hardware(options.hwaccel)
-    if excuse:
-        messages.put(excuse)
-    space = load_space(options.ocio, options.ocio_space) if options.ocio and options.ocio_space else None
-    operator, settings = _operator(options, is_filtered, decoder, space, messages.put)
-    how = Options(
+    """All chunks that this process can have, and what others have made of the rest."""
+    manifest = converter.manifest
+    with (
+        Claims(converter.out, converter.settings, stop, converter.messages.put) as claims,
+        closing(converter.events(claims.share(chunks, manifest.forget))) as events,  # before the claims are given up
+    ):
+        yield Started(inputs)
+        made, failures = 0, list[Failed]()
+        for event in events:
+            if isinstance(event, ChunkEnded):
+                manifest.flush()
+                claims.finish(event.chunk, made, failures)
+                made, failures = 0, []
+                continue
+            made += isinstance(event, Done | Skipped)
+            failures += [event] if isinstance(event, Failed) else []
+            yield event
+
+
+def chunks(items: Sequence[job.Item], selection: job.Selection, options: ConvertOptions) -> Iterator[Chunk | Failed]:
+    """The job's, or those of them that are in its --shard."""
+    part, parts = shard(options.shard)
+    limits = Options(selection, options.deinterlace, max_pixels=options.max_pixels, max_frames=options.max_frames)
+    for chunk in cut(items, selection, is_sequence_clip=bool(options.fps), length=lambda item: length(item, limits)):
+        if (chunk.turn if isinstance(chunk, Chunk) else 0) % parts == part - 1:
+            yield chunk
+
+
+class Converter:
+    """A job that is open: what was asked for is loaded, and its chunks can be converted, in this process.
+
+    items: of the job. Raises Ldr2hdrError where nothing can be converted. Setting `stop` ends `events`.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[job.Item],
+        selection: job.Selection,
+        out: Path,
+        options: ConvertOptions,
+        stop: threading.Event,
+    ) -> None:
+        has_clip = any(item.input.kind == "video" or (options.fps and item.input.sequence) for item in items)
+        is_filtered = has_clip and options.temporal != "off" and options.method == "network"
+        self.out = out
+        self.messages: queue.SimpleQueue[str] = queue.SimpleQueue()
+        decoder, excuse = hardware(options.hwaccel)
+        if excuse:
+            self.messages.put(excuse)
+        space = load_space(options.ocio, options.ocio_space) if options.ocio and options.ocio_space else None
+        make_folder(out)
+        self.manifest = Manifest.read(out)
+        self._operator, self.settings = _operator(options, is_filtered, decoder, space, self.messages.put)
+        self._films = Films(options, self.settings, self.manifest, selection)
+        self._write = _writer(options, self.settings, self._films, space)
+        self._options = _worklist_options(options, selection, decoder, is_filtered, stop)
+        self._options.is_filmed = self._films.has
+
+    def events(self, chunks: Iterable[Chunk | FileEvent]) -> Generator[FileEvent | Message | ChunkEnded]:
+        """Converts the chunks in their order; after each comes its `ChunkEnded`, when all of it is recorded."""
+        run = pipeline.run(
+            chunks, self._operator, self._write, self.manifest, self.settings, self._options, self.messages
+        )
+        try:
+            for event in run:
+                if isinstance(event, ChunkEnded):
+                    yield event
+                else:
+                    yield from self._films.see(event)
+        except GeneratorExit:  # the caller has closed the iterator
+            self._options.stop.set()
+            for _ in run:  # what is in hand is still recorded
+                pass
+            raise
+
+    def close(self) -> None:
+        self._films.close()
+        self.manifest.close()
+        self._operator.close()
+
+
+def _worklist_options(
+    options: ConvertOptions, selection: job.Selection, decoder: str, is_filtered: bool, stop: threading.Event
+) -> Options:
+    return Options(
         selection,
         options.deinterlace,
         options.overwrite,
@@ -146,24 +236,6 @@ def _run(
         assumptions=lambda info: assumptions(info, options),
         stop=stop,
     )
-    manifest = job.Manifest.read(out)
-    films = Films(options, settings, manifest, selection)
-    how.is_filmed = films.has
-    write = _writer(options, settings, films, space)
-    events = pipeline.run(items, operator, write, manifest, settings, how, messages)
-    try:
-        yield Started(len(items))
-        for event in events:
-            yield from films.see(event)
-    except GeneratorExit:  # the caller has closed the iterator
-        stop.set()
-        for _ in events:  # what is in hand is still recorded
-            pass
-        raise
-    finally:
-        films.close()
-        manifest.close()
-        operator.close()
 
 
 def _operator(
@@ -184,7 +256,8 @@ def _operator(
     networks = reconstructors(options, notify)
     decided["weights"] = weights_sha256(options.weights)
     decided["precision"] = networks[-1].precision
-    decided["working_size"] = networks[-1].working_size or "off"
+    size = networks[-1].working_size
+    decided["working_size"] = f"{size} smooth" if size else "off"  # before, there was a grid
     decided["threshold"] = networks[-1].threshold
     decided["passes"] = "blocks" if all(one.selective for one in networks) else "whole"
     network = Network(networks, options.temporal if is_filtered else "off", rendering, half)

@@ -8,15 +8,16 @@ import errno
 import hashlib
 import stat
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from itertools import groupby
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from ldr2hdr_cli.convert.events import Ended, Failed, Note, Skipped, Spent, unforeseen
+from ldr2hdr_cli.convert.chunks import Ahead, Chunk, ChunkEnded, Stretch, number_of, sequence_of
+from ldr2hdr_cli.convert.events import Ended, Failed, FileEvent, Note, Skipped, Spent, unforeseen
 from ldr2hdr_cli.convert.job import Item, Selection
 from ldr2hdr_cli.convert.manifest import Manifest, Settings, fingerprint
 from ldr2hdr_cli.convert.temporal import warm_up
@@ -47,8 +48,7 @@ class Work:
     @property
     def frame_number(self) -> int | None:
         """As the outputs count; None for a photograph."""
-        item = self.item
-        return item.input.number if item.input.kind == "still" else item.start_number + self.frame.index
+        return self.item.frame(self.frame.index)
 
 
 @dataclass
@@ -74,54 +74,45 @@ class Options:
     stop: threading.Event = field(default_factory=threading.Event)
 
 
-Found = Work | Failed | Skipped | Note | Ended
+Found = Work | FileEvent | Ended | ChunkEnded
 
 
-def remaining(items: Sequence[Item], manifest: Manifest, settings: Settings, options: Options) -> Iterator[Found]:
-    """Every frame that is asked for, in the order of the inputs: read, if it is not finished, or why it is not read."""
-    record = _Record(manifest, settings, options)
-    for sequence, group in groupby(items, _sequence):
-        members = [(item, True) for item in group]
-        if sequence is not None:
-            everything = [item for item, _ in members]
-            members = _selected(everything, options.selection)
-            if not any(is_wanted for _, is_wanted in members):
-                yield _none_selected(sequence, everything, options.selection)
-            if options.fps:
-                yield from _pictures(sequence, members, record)
-                continue
-        for item in (item for item, is_wanted in members if is_wanted):
-            if item.input.kind == "still":
-                yield from _pictures(None, [(item, True)], record)
-            else:
-                yield from _video(item, record)
+def remaining(
+    chunks: Iterable[Chunk | FileEvent], manifest: Manifest, settings: Settings, options: Options
+) -> Iterator[Found]:
+    """Every frame of these chunks in their order: read, if it is not finished, or why it is not read.
 
-
-def _sequence(item: Item) -> Path | None:
-    """What the frames of a numbered sequence have in common."""
-    return item.input.path.parent / item.input.sequence if item.input.sequence else None
-
-
-def _selected(items: Sequence[Item], selection: Selection) -> list[tuple[Item, bool]]:
-    """The pictures of a numbered sequence that `--every` takes, with whether `--frames` asks for them.
-
-    Numbers are those of the files, whatever `--start-number` says.
+    What stands among the chunks is passed on. After each there is a `ChunkEnded`.
     """
-    first = selection.first if selection.first is not None else min(item.input.number or 0 for item in items)
-    return [
-        (item, number >= first)
-        for item in items
-        if ((number := item.input.number or 0) - first) % selection.every == 0
-        and (selection.last is None or number <= selection.last)
-    ]
+    record = _Record(manifest, settings, options)
+    ahead = Ahead(chunks)
+    for chunk in ahead:
+        if not isinstance(chunk, Chunk):
+            yield chunk
+        elif chunk.clip is None:
+            for item in chunk.items:
+                yield from _photograph(item, record)
+            yield ChunkEnded(chunk)
+        elif chunk.items[0].input.kind == "still":
+            yield from _sequence(Stretch(chunk, ahead.after), record)
+        else:
+            yield from _video(Stretch(chunk, ahead.after), record)
 
 
-def _none_selected(sequence: Path, items: Sequence[Item], selection: Selection) -> Failed:
-    numbers = [item.input.number or 0 for item in items]
-    return Failed(
-        items[0],
-        f"{sequence} has no picture{selection.asked()}; their numbers go from {min(numbers)} to {max(numbers)}.",
-    )
+def length(item: Item, options: Options) -> int | None:
+    """How many frames a video says it has, more or less; None where that is unknown, too many, or it cannot be read."""
+    try:
+        info = _probed(item.input.path, _stamp(item), options.deinterlace, options.max_pixels)
+    except Exception:  # named when it is converted
+        return None
+    count = info.frame_count or round((info.seconds or 0) * (info.frame_rate or 0))
+    return count if 0 < count <= options.max_frames else None
+
+
+@lru_cache(maxsize=8)
+def _probed(path: Path, _stamp: Stamp, deinterlace: bool, max_pixels: int) -> SourceInfo:
+    """Once for all the chunks of a clip."""
+    return probe(path, deinterlace=deinterlace, max_pixels=max_pixels)
 
 
 @dataclass(frozen=True)
@@ -132,10 +123,12 @@ class _Record:
     settings: Settings
     options: Options
     said: set[tuple[Path, str]] = field(default_factory=set)  # once for a sequence or a folder
+    # Where clips end, or cannot be read any further: the start of that chunk. A container may promise more.
+    ends: dict[tuple[Path, Stamp | None], int] = field(default_factory=dict)
 
     def notes(self, item: Item, info: SourceInfo) -> Iterator[Note]:
         """What a source leaves open, and what is done then: once for all pictures of a sequence."""
-        sequence = _sequence(item)
+        sequence = sequence_of(item)
         for note in info.notes:
             yield Note(item, f"{item.input.path}: {note}")
         for note in self.options.assumptions(info):
@@ -146,22 +139,22 @@ class _Record:
 
     def of(self, item: Item, index: int = 0, basis: str = "") -> Skipped | Note | None:
         """Skipped where the output of this frame is finished; a Note where it was, and has rotted."""
-        output, source = item.output(index), item.input.path
+        output, source, frame = item.output(index), item.input.path, item.frame(index)
         if self.options.overwrite:
             return None
         if item.films and not self.options.is_filmed(item, self.options.selection.number(index)):
             return None
         if not item.suffix:
             return Skipped(item, output)
-        if not self.manifest.recorded(output, source, self.settings, basis):
-            return self._why(item, output)
-        if not self.options.verify or self.manifest.verified(output, source):
+        if not self.manifest.recorded(output, source, self.settings, basis, frame):
+            return self._why(item, output, frame)
+        if not self.options.verify or self.manifest.verified(output, source, frame):
             return Skipped(item, output)
         return Note(item, f"{output} or its source no longer has the checksum it had; it is made again.")
 
-    def _why(self, item: Item, output: Path) -> Note | None:
+    def _why(self, item: Item, output: Path, frame: int | None) -> Note | None:
         """Once for all files that have the same reason: they are made again, since other settings make other bytes."""
-        why = self.manifest.other_settings(output, self.settings)
+        why = self.manifest.other_settings(output, self.settings, frame)
         if not why or (output.parent, why) in self.said:
             return None
         self.said.add((output.parent, why))
@@ -201,41 +194,51 @@ class _Walk:
         return True
 
 
-def _pictures(clip: Path | None, members: Sequence[tuple[Item, bool]], record: _Record) -> Iterator[Found]:
-    """Pictures in files of their own: a photograph, or a numbered sequence as a clip.
-
-    One that cannot be read is named, and the others are converted. members: with whether each is wanted; the others are
-    only there for the temporal filter.
-    """
+def _photograph(item: Item, record: _Record) -> Iterator[Found]:
+    """One that cannot be read is named, and the others are converted."""
     options = record.options
-    is_filtered = options.is_filtered and clip is not None
-    by_number = {_number(item, options): item for item, _ in members}
-    given: dict[int, Stamp | None] = {}  # the pictures as the filter gets them; None: left out
-
-    def read(number: int, is_warm_up: bool = False) -> Work:
-        item = by_number[number]
-        given[number] = None
+    stamp: Stamp | None = None
+    try:
         stamp = _stamp(item)
-        info, frame = read_still(
-            item.input.path, options.max_pixels, from_hdr=options.from_hdr, gain_map=options.gain_map
-        )
-        _unchanged(item, stamp)
-        given[number] = stamp
-        if clip is None:
+        if (known := record.of(item)) is not None:
+            yield known
+        if not isinstance(known, Skipped):
+            info, frame = _picture(item, stamp, options)
             info = told_apart(info, frame.pixels, options.panorama)
-        else:
-            info = replace(info, frame_rate=options.fps, panorama=options.panorama == "on")
-        return Work(item, info, frame, item.output(0), stamp, clip, number, is_warm_up, basis(number))
+            yield from record.notes(item, info)
+            yield Work(item, info, frame, item.output(0), stamp)
+    except Exception as error:  # one damaged file must not end a night's work, whatever a decoder makes of it
+        yield _unreadable(item, stamp, error)
+
+
+def _picture(item: Item, stamp: Stamp, options: Options) -> tuple[SourceInfo, Frame]:
+    found = read_still(item.input.path, options.max_pixels, from_hdr=options.from_hdr, gain_map=options.gain_map)
+    _unchanged(item, stamp)
+    return found
+
+
+def _sequence(stretch: Stretch, record: _Record) -> Iterator[Found]:
+    """The pictures of a numbered sequence as a clip; one that cannot be read is left out."""
+    chunk, options = stretch.chunk, record.options
+    assert chunk is not None
+    by_number: dict[int, Item] = {}
+    given: dict[int, Stamp | None] = {}  # the pictures as the filter gets them; None: not there
+
+    def read(item: Item, number: int, is_warm_up: bool = False) -> Work:
+        stamp = given[number] = _stamp(item)
+        info, frame = _picture(item, stamp, options)
+        info = replace(info, frame_rate=options.fps, panorama=options.panorama == "on")
+        return Work(item, info, frame, item.output(0), stamp, chunk.clip, number, is_warm_up, basis(number))
 
     def earlier(start: int, end: int) -> Iterator[Work]:
         for number in range(start, end):
             with suppress(Exception):
                 if number in by_number:
-                    yield read(number, is_warm_up=True)
+                    yield read(by_number[number], number, is_warm_up=True)
 
     def basis(number: int) -> str:
         """Of the pictures before it that decide a frame: it is made again when one of them is mended or replaced."""
-        before = [one for one in range(warm_up(number), number) if one in by_number] if is_filtered else []
+        before = [one for one in range(warm_up(number), number) if one in by_number] if options.is_filtered else []
         for one in before:
             if one not in given:
                 with suppress(OSError):
@@ -243,58 +246,70 @@ def _pictures(clip: Path | None, members: Sequence[tuple[Item, bool]], record: _
         found = [(one, given.get(one)) for one in before]
         return hashlib.sha256(repr(found).encode()).hexdigest()[:16] if found else ""
 
-    walk = _Walk(record, earlier if is_filtered else None)
-    for item in (item for item, is_wanted in members if is_wanted):
-        number = _number(item, options)
+    def made(item: Item) -> Iterator[Found]:
+        number = number_of(item, options.selection)
         stamp: Stamp | None = None
         try:
             stamp = _stamp(item)
             if (yield from walk.step(item, 0, number, basis(number))):
-                work = read(number)
+                work = read(item, number)
                 yield from record.notes(item, work.info)
                 yield work
-        except Exception as error:  # one damaged file must not end a night's work, whatever a decoder makes of it
-            given[number] = None
+        except Exception as error:  # as above
             yield _unreadable(item, stamp, error)
 
+    walk = _Walk(record, earlier if options.is_filtered else None)
+    while stretch.chunk is not None:
+        by_number |= {number_of(item, options.selection): item for item in stretch.chunk.sequence}
+        for item in stretch.chunk.items:
+            yield from made(item)
+        yield from stretch.advance()
 
-def _number(item: Item, options: Options) -> int:
-    """Of a picture among those that `--every` takes."""
-    return (item.input.number or 0) // options.selection.every
 
-
-def _video(item: Item, record: _Record) -> Iterator[Found]:
-    """The frames of a video file; what cannot be read ends it."""
+def _video(stretch: Stretch, record: _Record) -> Iterator[Found]:
+    """The frames of a video file; what cannot be read ends the chunk."""
     stamp: Stamp | None = None
+    assert stretch.chunk is not None
+    item = stretch.chunk.items[0]
     try:
         stamp = _stamp(item)
-        yield from _frames(item, stamp, record)
+        yield from _frames(stretch, item, stamp, record)
     except Exception as error:  # as above
         yield _unreadable(item, stamp, error)
+    if stretch.chunk is not None:
+        record.ends[item.input.path, stamp] = stretch.chunk.start
+    yield from stretch.end()
 
 
-def _frames(item: Item, stamp: Stamp, record: _Record) -> Iterator[Found]:
-    path, options = item.input.path, record.options
-    info = probe(path, deinterlace=options.deinterlace, max_pixels=options.max_pixels)
+def _frames(stretch: Stretch, item: Item, stamp: Stamp, record: _Record) -> Iterator[Found]:
+    path, options, chunk = item.input.path, record.options, stretch.chunk
+    assert chunk is not None
+    selection, every = options.selection, options.selection.every
+    info = _probed(path, stamp, options.deinterlace, options.max_pixels)
     refuse_hdr(info, options.from_hdr)
-    begin, last = options.selection.indices()
-    every = options.selection.every
+    begin, last = selection.indices()
     phase = begin % every
     if (info.frame_count or 0) > options.max_frames:
         raise _too_long(path, options.max_frames)
     info = replace(info, panorama=options.panorama == "on")
-    yield from record.notes(item, info)
+    if chunk.start > record.ends.get((path, stamp), chunk.start):
+        return
+    if chunk.is_first:
+        yield from record.notes(item, info)
     if not item.suffix and record.has_films(item):
         yield Skipped(item, item.output(0))
         return
-    # What is finished at the front of the clip need not be decoded again. Where the clip ends is left to the decoder,
-    # because containers promise more frames than there are, or fewer.
-    first = begin
+    # What is finished at the front need not be decoded again. Where the clip ends is left to the decoder, because
+    # containers promise more frames than there are, or fewer.
+    first = opened = max(begin, chunk.start * every + phase)
     while isinstance(known := record.of(item, first), Skipped):
         yield known
         first += every
         if last is not None and first > last:
             yield Ended(item, info)
+            return
+        yield from stretch.reach(selection.number(first))
+        if stretch.chunk is None:
             return
 
     def read(first: int, last: int | None, is_warm_up: bool = False) -> Iterator[Work]:
@@ -312,7 +327,7 @@ def _frames(item: Item, stamp: Stamp, record: _Record) -> Iterator[Found]:
             _unchanged(item, stamp)
             if frame.index >= options.max_frames:
                 raise _too_long(path, options.max_frames)
-            number = options.selection.number(frame.index)
+            number = selection.number(frame.index)
             yield Work(item, info, frame, item.output(frame.index), stamp, path, number, is_warm_up)
 
     def earlier(start: int, end: int) -> Iterator[Work]:
@@ -320,10 +335,13 @@ def _frames(item: Item, stamp: Stamp, record: _Record) -> Iterator[Found]:
             yield from read(start * every + phase, (end - 1) * every + phase, is_warm_up=True)
 
     walk = _Walk(record, earlier if options.is_filtered else None)
-    is_empty = first == begin  # nothing was finished at the front
+    is_empty = first == opened  # nothing was finished at the front
     try:
         for work in read(first, last):
             is_empty = False
+            yield from stretch.reach(work.number)
+            if stretch.chunk is None:
+                return
             if work.frame.note:
                 yield Note(item, f"{path}: {work.frame.note}")
             if (yield from walk.step(item, work.frame.index, work.number)):
@@ -332,7 +350,7 @@ def _frames(item: Item, stamp: Stamp, record: _Record) -> Iterator[Found]:
         if is_empty or not item.films:
             raise
         yield _unreadable(item, stamp, error)  # a film is still made of the frames that are good
-    if is_empty:
+    if is_empty and chunk.is_first:
         count = f"; it has {info.frame_count}, from number {item.start_number} on" if info.frame_count else ""
         raise Ldr2hdrError(f"{path} has no frame{options.selection.asked()}{count}.")
     yield Ended(item, info)

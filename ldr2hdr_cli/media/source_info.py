@@ -30,7 +30,8 @@ class SourceInfo:
     """What is known of a source before its pixels are read.
 
     width, height: as displayed, orientation applied. pixel_aspect: width of a pixel over its height. timecode: of the
-    first frame, "01:00:00:00", or "01:00:00;02" where frames are dropped. notes: what is unusual, as sentences.
+    first frame, "01:00:00:00", or "01:00:00;02" where frames are dropped. frame_count, seconds: as the container says.
+    notes: what is unusual, as sentences.
     primaries, transfer: by their names. encoding: what `transfer` means, and `--transfer auto` takes. assumed: which of
     "primaries" and "transfer" the file does not name. metadata: camera, time, place, owner, see `media.metadata`.
     panorama: equirectangular, of the whole sphere; None where the file does not say.
@@ -49,6 +50,7 @@ class SourceInfo:
     pixel_aspect: float = 1.0
     frame_rate: Fraction | None = None
     frame_count: int | None = None
+    seconds: float | None = None
     timecode: str | None = None
     has_alpha: bool = False
     interlaced: bool = False

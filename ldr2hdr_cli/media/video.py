@@ -245,6 +245,7 @@ def _source_info(path: Path, container: Any, stream: Any, frame: Any, deinterlac
         pixel_aspect=1 / aspect if turned else aspect,
         frame_rate=rate,
         frame_count=_frame_count(container, stream),
+        seconds=container.duration / 1e6 if container.duration else None,
         timecode=_timecode(container),
         has_alpha=has_alpha(frame),
         interlaced=interlaced,

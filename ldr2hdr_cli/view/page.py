@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ldr2hdr_cli.convert.manifest import MANIFEST, Manifest
+from ldr2hdr_cli.convert.manifest import EARLIER, MANIFEST, Contents, Manifest
 from ldr2hdr_cli.media.formats import FILM_SUFFIXES
 from ldr2hdr_cli.media.sources import VIEW_FOLDER
 from ldr2hdr_cli.terminal import one_line
@@ -48,9 +48,9 @@ def build(
     track: passes on the results while they are worked on, and may show how far that is. Returns the page's path and
     its cards. Raises Ldr2hdrError where there is no job, or the page cannot be written.
     """
-    if not (out / MANIFEST).is_file():
+    if not (out / MANIFEST).is_dir() and not (out / EARLIER).is_file():
         raise Ldr2hdrError(f"{out} holds no job: {MANIFEST} is not there; give the -o of a convert.")
-    manifest = Manifest.read(out)
+    manifest = Manifest(out).everything()
     chosen = choose(manifest.entries)
     if manifest.entries and not chosen:
         raise Ldr2hdrError(f"{out} holds films alone, which a player shows; convert with --format exr too for a page.")
@@ -113,7 +113,7 @@ def templates() -> "Environment":
     )
 
 
-def _failed(manifest: Manifest) -> list[Card]:
+def _failed(manifest: Contents) -> list[Card]:
     """Sources that could not be converted."""
     cards = []
     for (source, frame), message in manifest.failures.items():

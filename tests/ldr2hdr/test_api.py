@@ -7,6 +7,7 @@ import threading
 import tomllib
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -82,7 +83,7 @@ def test_a_closed_iterator_leaves_everything_recorded_and_the_directory_free(tmp
     closing.start()
     closing.join()
     made = results(out)
-    assert set(job.Manifest.read(out).entries) == set(made)
+    assert set(job.Manifest.read(out).everything().entries) == set(made)
     events = list(ldr2hdr.convert(clip, out, options))
     assert sum(isinstance(event, ldr2hdr.Skipped) for event in events) == len(made) >= 1
     assert len(results(out)) == 6
@@ -191,3 +192,8 @@ def test_what_is_shipped_and_its_version():
     assert not any(map(is_shipped, ("trainruns", "trainruns.hdr", "models", "ldr2hdr_clips", "tests", "benchmarks")))
     assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "model.__version__"}
     assert f"ldr2hdr {ldr2hdr.__version__}" == exr.SOFTWARE
+
+
+def test_every_event_can_be_told_apart_by_a_public_name():
+    public = [getattr(ldr2hdr, name) for name in ldr2hdr.__all__ if name != "Event"]
+    assert all(kind in public for kind in get_args(ldr2hdr.Event))

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from ldr2hdr_cli.app import main
-from ldr2hdr_cli.convert.job import lock
+from ldr2hdr_cli.lock import lock
 from ldr2hdr_cli.media.exr import read_exr
 from ldr2hdr_cli.media.pictures import read_photo
 from model import MaskedUNet, NetworkConfig, Reconstructor, load_network, save_network

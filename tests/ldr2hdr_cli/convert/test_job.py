@@ -126,26 +126,13 @@ def test_rotten_bytes_are_found_by_verify_alone(finished):
 
 def test_a_torn_last_line_is_passed_over_and_the_next_entry_stands_on_its_own(finished):
     source, output, settings = finished
-    path = output.parent / job.MANIFEST
+    (path,) = (output.parent / job.MANIFEST).iterdir()
     path.write_text(path.read_text() + '{"output": "torn.exr", "siz')
     manifest = job.Manifest.read(output.parent)
     assert manifest.finished(output, source, settings)
     manifest.add({"output": "next.exr"})
     manifest.close()
-    assert set(job.Manifest.read(output.parent).entries) == {"photo.exr", "next.exr"}
-
-
-def test_a_second_run_into_one_directory_is_refused(tmp_path):
-    with job.lock(tmp_path), pytest.raises(Ldr2hdrError, match="in use by another run"), job.lock(tmp_path):
-        pass
-
-
-def test_the_lock_sweeps_what_a_killed_run_left(tmp_path):
-    left = tmp_path / "clip" / ".ldr2hdr-1234.tmp"
-    left.parent.mkdir()
-    left.write_bytes(b"half")
-    with job.lock(tmp_path):
-        assert not left.exists()
+    assert set(job.Manifest.read(output.parent).everything().entries) == {"photo.exr", "next.exr"}
 
 
 def settings(**changed: Any) -> job.Settings:
@@ -194,6 +181,7 @@ def test_every_option_that_decides_the_bytes_changes_the_digest_and_no_other_doe
         verify=True,
         device="cpu",
         encoders=9,
+        shard="1/2",
     )
     assert idle.digest() == settings(preview_curve="plain").digest() == settings().digest()
 
@@ -250,3 +238,12 @@ def test_what_was_made_otherwise_says_how(finished):
     now = job.Settings({"transfer": "auto", "tile": "auto", "alpha": "straight"})
     assert job.Manifest.read(output.parent).other_settings(output, now) == "transfer gamma, now auto"
     assert job.Manifest.read(output.parent).other_settings(output.with_name("new.exr"), now) == ""
+
+
+def test_a_film_is_of_other_frames_where_the_first_one_has_another_number():
+    one, other = (
+        ConvertOptions(format="hdr10", frames="100-200", start_number=number).deciding() for number in (1, 100)
+    )
+    assert one != other
+    whole = (ConvertOptions(format="hdr10", start_number=number).deciding() for number in (1, 100))
+    assert next(whole) == next(whole)

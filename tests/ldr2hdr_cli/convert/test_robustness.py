@@ -20,7 +20,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from ldr2hdr_cli.convert import job
+from ldr2hdr_cli.convert.claims import CLAIMS, Claims
+from ldr2hdr_cli.convert.manifest import MANIFEST, Settings
 from model import MaskedUNet, NetworkConfig, save_network
 from model.masked_unet import initialise
 from tests import cli
@@ -51,11 +52,11 @@ def convert(*arguments, **how) -> tuple[int, list[dict], str]:
 
 def checksums(out: Path) -> dict[str, str]:
     """Of every result by its name, and of what bears none."""
-    ours = {job.MANIFEST, job.LOCK}
+    ours = {MANIFEST, CLAIMS}
     return {
         str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in out.rglob("*")
-        if path.is_file() and path.name not in ours
+        if path.is_file() and not ours & set(path.parts)
     }
 
 
@@ -121,9 +122,9 @@ def test_a_full_disk_is_a_sentence_and_the_next_run_completes(work, tmp_path):
     assert checksums(tmp_path) == whole
 
 
-def test_a_second_run_into_a_directory_in_use_is_refused_and_touches_nothing(work, tmp_path):
+def test_a_run_with_other_settings_into_a_directory_in_use_is_refused_and_touches_nothing(work, tmp_path):
     arguments, _ = work
-    with job.lock(tmp_path):
+    with Claims(tmp_path, Settings({"exposure": 1.0})):
         status, events, said = convert(*arguments, "-o", tmp_path)
         assert status == 2 and not checksums(tmp_path)
     assert str(tmp_path) in said + str(events) and "Traceback" not in said

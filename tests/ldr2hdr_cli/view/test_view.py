@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from ldr2hdr_cli.app import app
-from ldr2hdr_cli.convert.job import MANIFEST
+from ldr2hdr_cli.convert.manifest import EARLIER, MANIFEST
 from ldr2hdr_cli.media.exr import read_exr, write_exr
 from ldr2hdr_cli.view.page import choose
 from ldr2hdr_cli.view.pictures import STOPS
@@ -161,7 +161,9 @@ def test_what_failed_is_forgotten_when_it_is_converted(tmp_path: Path) -> None:
     source.write_bytes(b"no picture")
     for _ in range(2):
         run("convert", source, "-o", out, "--method", "clip", status=1)
-    assert (out / MANIFEST).read_text().count('"failed"') == 1  # the second time it is known
+    assert (
+        sum(part.read_text().count('"failed"') for part in (out / MANIFEST).rglob("*.jsonl")) == 1
+    )  # the second time it is known
     run("view", out)
     assert len(Page(out / "ldr2hdr-view" / "index.html").all("article")) == 1
     Image.fromarray(photo(0.1)).save(source)
@@ -181,8 +183,9 @@ def test_the_page_leaves_no_pictures_of_what_is_no_longer_there_and_is_no_source
     assert made == 2 * 2 * len(STOPS)
     run("convert", tmp_path, "-o", tmp_path, "-r", "--method", "clip")
     assert not list(tmp_path.glob("ldr2hdr-view/**/*.exr"))
-    lines = (tmp_path / MANIFEST).read_text().splitlines(keepends=True)
-    (tmp_path / MANIFEST).write_text("".join(line for line in lines if '"b.exr"' not in line))
+    (part,) = (tmp_path / MANIFEST).rglob("*.jsonl")
+    lines = part.read_text().splitlines(keepends=True)
+    part.write_text("".join(line for line in lines if '"b.exr"' not in line))
     run("view", tmp_path)
     assert len(list((tmp_path / "ldr2hdr-view" / "pictures").iterdir())) == made / 2
 
@@ -192,7 +195,7 @@ def test_manifests_of_older_versions_and_wider_primaries(tmp_path: Path) -> None
     colour = np.full((8, 8, 3), (0.5, 0.25, 0.125), np.float32)
     p3 = (0.680, 0.320, 0.265, 0.690, 0.150, 0.060, 0.3127, 0.3290)
     write_exr(tmp_path / "a.exr", colour, attributes={"chromaticities": p3})
-    (tmp_path / MANIFEST).write_text(json.dumps({"output": "a.exr", "source": "/gone.png", "frame": None}) + "\n")
+    (tmp_path / EARLIER).write_text(json.dumps({"output": "a.exr", "source": "/gone.png", "frame": None}) + "\n")
     run("view", tmp_path)
     (shown, *_) = pictures(tmp_path / "ldr2hdr-view" / "index.html", "a.exr", "after")
     # By hand: P3-D65 to Rec.709 (the rows of the product of SMPTE RP 177's matrices).
