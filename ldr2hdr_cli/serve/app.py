@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import mimetypes
+import os
 import re
 import threading
 import zipfile
@@ -20,7 +21,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from ldr2hdr_cli.convert.manifest import Manifest
+from ldr2hdr_cli.convert.manifest import Contents, Manifest
 from ldr2hdr_cli.media.formats import FILM_SUFFIXES
 from ldr2hdr_cli.options import ConvertOptions
 from ldr2hdr_cli.serve.asked import Refused, file_name
@@ -243,18 +244,19 @@ def _finished(job: Job) -> dict[str, Any]:
     }
 
 
-def _manifest(out: Path) -> Manifest:
+def _manifest(out: Path) -> Contents:
     try:
-        return Manifest.read(out)
+        return Manifest(out).everything()
     except Ldr2hdrError:
-        return Manifest(out)
+        return Contents()
 
 
 def _found(job: Job, name: str) -> str:
     """The name of a result, as a path below `out`. Raises Refused, for whatever is not one too."""
     path = PurePosixPath(name)
     is_hidden = any(part.startswith(NO_RESULTS) for part in path.parts)
-    if "\0" in name or "\\" in name or path.is_absolute() or is_hidden or not (job.out / path).is_file():
+    is_there = os.path.isfile(job.out / path)  # noqa: PTH113 - Path.is_file raises for a name that is too long
+    if "\0" in name or "\\" in name or path.is_absolute() or is_hidden or not is_there:
         raise Refused(404, "There is no such result: those of a job are named in its results.")
     return path.as_posix()
 

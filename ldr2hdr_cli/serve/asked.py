@@ -14,7 +14,7 @@ from ldr2hdr_cli.serve.options import ServeOptions
 from ldr2hdr_cli.typer_options import read_table
 from model.errors import Ldr2hdrError
 
-SERVERS = ("device", "memory", "encoders", "hwaccel", "max_pixels", "max_frames", "overwrite")
+SERVERS = ("device", "memory", "encoders", "hwaccel", "max_pixels", "max_frames", "overwrite", "shard", "on")
 """Options of `convert` that are not a client's to choose."""
 _MAGIC = set("*?[")
 

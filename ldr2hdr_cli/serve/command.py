@@ -32,9 +32,8 @@ def serve(data: Path, options: ServeOptions) -> None:
     data = data.absolute()
     keep_freed_memory()
     stop = threading.Event()
-    with _listening(options) as listener, signals(stop):
+    with _listening(options) as listener, signals(stop), _spooled(data / "tmp"):
         jobs = Jobs(data, options)
-        tempfile.tempdir = str(data / "tmp")  # uploads are large: they come in where they stay
         jobs.start()
         try:
             with answering(make_app(jobs, options), listener) as thread:
@@ -46,6 +45,16 @@ def serve(data: Path, options: ServeOptions) -> None:
             jobs.end()
         if not stop.is_set():
             raise Ldr2hdrError("The server ended by itself: its messages above say why.")
+
+
+@contextmanager
+def _spooled(folder: Path) -> Iterator[None]:
+    """Uploads are large: within it they come in where they stay."""
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 @contextmanager

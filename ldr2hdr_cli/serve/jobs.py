@@ -38,7 +38,7 @@ from model.errors import Ldr2hdrError
 
 CHECKED_EVERY = 5.0  # seconds between two looks at what is too old or too large
 
-NO_RESULTS = (".", Path(MANIFEST).stem)
+NO_RESULTS = (".", MANIFEST)
 """How the names of a job's files begin that are not for clients."""
 
 State = Literal["queued", "running", "done", "failed"]
@@ -66,6 +66,7 @@ class Job:
     counts: dict[str, int] = field(default_factory=dict)
     bytes: int = 0
     is_removed: bool = False
+    is_too_large: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -308,7 +309,7 @@ class Jobs:
         job.counts[shown["event"]] = job.counts.get(shown["event"], 0) + 1
 
     def _settle(self, job: Job, state: State) -> None:
-        if job.stop.is_set() and not self._is_ending.is_set():  # it was too large, or is deleted
+        if job.is_removed or job.is_too_large:  # after a full disk or a lost GPU, what is finished stays
             shutil.rmtree(job.out, ignore_errors=True)
         size = _size(job.folder)
         with self._changed:
@@ -338,6 +339,7 @@ class Jobs:
                 job.bytes = _size(job.folder)
                 if job.bytes > self.options.kept_bytes and not job.stop.is_set():
                     job.message = f"It has more than the {self.options.keep_size} that all jobs may have: ask for less."
+                    job.is_too_large = True
                     job.stop.set()
         with suppress(Refused):
             self._make_room(0)

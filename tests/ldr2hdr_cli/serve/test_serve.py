@@ -32,6 +32,8 @@ pytest.importorskip("python_multipart")
 pytest.importorskip("httpx")
 from starlette.testclient import TestClient
 
+from ldr2hdr_cli.convert.claims import CLAIMS
+from ldr2hdr_cli.convert.manifest import Manifest, RunError
 from ldr2hdr_cli.convert.network import kept, reconstructors
 from ldr2hdr_cli.convert.run import convert
 from ldr2hdr_cli.options import ConvertOptions
@@ -239,6 +241,8 @@ def test_a_link_that_changes_while_its_job_waits_is_seen(place: Path, idle: Any,
         ({"ocio-space": "ACEScg"}, 422, "--ocio and --ocio-space go together"),
         ({"device": "cuda:7"}, 422, "device is the server's to choose"),
         ({"max-pixels": 2**40}, 422, "max-pixels is the server's to choose"),
+        ({"on": "ray:10.0.0.1:22"}, 422, "on is the server's to choose"),
+        ({"shard": "1/2"}, 422, "shard is the server's to choose"),
         ({"weights": "/etc/passwd"}, 403, "not below a --root"),
         ({"ocio": "/etc/passwd", "ocio_space": "ACEScg"}, 403, "not below a --root"),
         ({"name": "../{stem}"}, 422, "a name, and no path"),
@@ -268,7 +272,7 @@ def test_requests_that_make_no_sense_are_told_so(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["none.exr", "..%2fjob.json", "%2fetc%2fpasswd", ".ldr2hdr.lock", "ldr2hdr-manifest.jsonl"]
+    "name", ["none.exr", "..%2fjob.json", "%2fetc%2fpasswd", ".ldr2hdr.lock", "ldr2hdr-manifest.jsonl", "a" * 300]
 )
 def test_only_results_are_given_away(client: TestClient, name: str) -> None:
     job = ended(client, upload(client, ("a.png", png(photo())))["id"])
@@ -404,7 +408,8 @@ def test_a_server_goes_on_where_another_was_killed(idle: Any, tmp_path: Path) ->
     while job.counts.get("done", 0) < 5:
         time.sleep(0.001)
     data, killed = tmp_path / "data", tmp_path / "killed"
-    shutil.copytree(data, killed, ignore=shutil.ignore_patterns("*.tmp"))  # the disk as a power cut would leave it
+    # The disk as a power cut would leave it; a claim of this process would be that of a living one.
+    shutil.copytree(data, killed, ignore=shutil.ignore_patterns("*.tmp", CLAIMS))
     assert client.delete(f"/jobs/{removed['id']}").status_code == 204
     jobs.end()
     assert json.loads((data / "jobs" / running["id"] / "job.json").read_text())["state"] == "running"
@@ -591,3 +596,17 @@ def test_a_thread_keeps_its_network_until_another_is_asked_for(weights: Path) ->
         again.notify("a setting was lowered")
         assert told == ["a setting was lowered"] and reconstructors(options)[0] is not again
     assert reconstructors(options)[0] is not reconstructors(options)[0]
+
+
+def test_what_was_made_before_the_disk_was_full_is_kept(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    add = Manifest.add
+
+    def full(self: Manifest, entry: dict[str, Any], settings: Any = None) -> None:
+        if entry["output"] == "b.exr":
+            raise RunError("The disk is full.")
+        add(self, entry, settings)
+
+    monkeypatch.setattr(Manifest, "add", full)
+    job = ended(client, upload(client, ("a.png", png(photo())), ("b.png", png(photo(60))))["id"])
+    assert (job["state"], job["message"]) == ("failed", "The disk is full.")
+    assert "a.exr" in [one["name"] for one in job["results"]]
