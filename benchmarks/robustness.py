@@ -516,6 +516,7 @@ def worker(arena: Path) -> int:
 def convert_damaged(path: Path, out: Path) -> tuple[str, str]:
     """One file through the pipeline of `convert`, decoders, attributes and EXR writer included; its results removed."""
     from ldr2hdr_cli.convert import job, pipeline
+    from ldr2hdr_cli.convert.chunks import cut
     from ldr2hdr_cli.convert.events import Done, Failed
     from ldr2hdr_cli.convert.worklist import Options, Work
     from ldr2hdr_cli.media.exr import frame_attributes, write_exr
@@ -537,12 +538,13 @@ def convert_damaged(path: Path, out: Path) -> tuple[str, str]:
         return write_exr(work.output, result.pixels, work.frame.alpha, attributes, compression="rle")
 
     try:
-        with job.lock(out):
-            items = job.plan(find_inputs([str(path)]), out, ".exr")
-            options = Options(max_pixels=FUZZED_PIXELS, verify=True, encoders=1)
-            manifest = job.Manifest.read(out)
-            events = list(pipeline.run(items, _Square(), write, manifest, job.Settings(), options))
-            manifest.close()
+        out.mkdir(parents=True, exist_ok=True)
+        items = job.plan(find_inputs([str(path)]), out, ".exr")
+        options = Options(max_pixels=FUZZED_PIXELS, verify=True, encoders=1)
+        manifest = job.Manifest.read(out)
+        chunks = cut(items, options.selection, is_sequence_clip=False, length=lambda _: None)
+        events = list(pipeline.run(chunks, _Square(), write, manifest, job.Settings(), options))
+        manifest.close()
     except Ldr2hdrError as error:
         return "unexpected", f"the run ended: {error}"
     failures = [event for event in events if isinstance(event, Failed)]
