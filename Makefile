@@ -24,7 +24,7 @@ format:
 	$(BIN)ruff check --fix .
 
 test:
-	$(BIN)python -m pytest $(TESTS)
+	$(BIN)python -m pytest -n 2 --dist loadfile $(TESTS)
 
 snapshots:
 	SNAPSHOTS=write $(BIN)python -m pytest tests/ldr2hdr_cli/test_snapshots.py

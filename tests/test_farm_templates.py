@@ -1,6 +1,5 @@
 """What a batch system is given: the templates of examples/farm, and the container that its machines run."""
 
-import dataclasses
 import fnmatch
 import json
 import os
@@ -17,13 +16,9 @@ import numpy as np
 import pytest
 
 from ldr2hdr_cli.app import main
-from ldr2hdr_cli.options import CommandOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 FARM = ROOT / "examples" / "farm"
-needs_shard = pytest.mark.skipif(
-    "shard" not in {field.name for field in dataclasses.fields(CommandOptions)}, reason="convert has no --shard yet"
-)
 
 
 def program(name: str) -> str:
@@ -100,7 +95,6 @@ def by_slurm(noted, source: Path, out: Path) -> list[list[str]]:
     return [arguments for task in tasks for arguments in task]
 
 
-@needs_shard
 @pytest.mark.skipif(sys.platform == "win32", reason="the templates are of POSIX machines")
 @pytest.mark.parametrize("batch_system", [by_openjd, by_slurm])
 def test_the_tasks_of_a_batch_system_make_what_one_process_makes(noted, ldr2hdr, photographs, tmp_path, batch_system):

@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from ldr2hdr_cli.app import app
 from ldr2hdr_cli.evaluation.cache import PARTS, Cache
 from ldr2hdr_cli.evaluation.compare import Method, Result, Scoring, compare
 from ldr2hdr_cli.evaluation.page import Album
@@ -18,6 +16,7 @@ from ldr2hdr_cli.evaluation.protocol import Case
 from ldr2hdr_cli.media.exr import write_exr
 from model import MaskedUNet, NetworkConfig, save_network
 from model.masked_unet import initialise
+from tests import cli
 
 SCORING = Scoring(cvvdp=False)
 
@@ -163,10 +162,10 @@ def test_the_command_finds_what_it_knows(tmp_path: Path) -> None:
     fixed = ["--hdr", tmp_path / "hdr", "--no-cvvdp", "--no-mild", "--size", 32, "--share", 8, "--device", "cpu"]
 
     def evaluate(*arguments: object) -> tuple[str, str]:
-        words = ["evaluate", *map(str, [*fixed, "--method", "clip", "--weights", tmp_path / "one.pth", *arguments])]
-        result = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
-        assert result.exit_code == 0, result.output
-        return " ".join(result.stderr.split()), result.stdout
+        words = ["evaluate", *fixed, "--method", "clip", "--weights", tmp_path / "one.pth", *arguments]
+        done = cli.run(*words, env={"COLUMNS": "200"})
+        assert done.returncode == 0, done.stderr
+        return " ".join(done.stderr.split()), done.stdout
 
     cache = tmp_path / "cache"
     said, table = evaluate("--cache", cache)

@@ -208,9 +208,11 @@ def test_misuse_is_one_sentence(hdr: Path, arguments: list[str], message: str) -
 def test_hdrvdp_is_asked_for(hdr: Path, tmp_path: Path) -> None:
     """Its columns are there with --hdrvdp only, and its distance from the screen decides them."""
     rows = {}
+    (tmp_path / "one.txt").write_text(min(path.stem for path in hdr.iterdir()))
     for name, options in (("without", []), ("far", ["--hdrvdp"]), ("near", ["--hdrvdp", "--pixels-per-degree", "15"])):
         out = tmp_path / name
-        result = run("--hdr", hdr, "--method", "clip", "--share", "8", "--no-mild", *SMALL, *options, "-o", out)
+        result = run("--hdr", hdr, "--method", "clip", "--share", "8", "--no-mild", *SMALL, *options, "-o", out,
+                     "--list", tmp_path / "one.txt")  # fmt: skip
         assert result.exit_code == 0, result.output
         assert ("VDP3↑" in result.output) == ("VDP2↑" in result.output) == (name != "without")
         rows[name] = rows_in(out)[0]

@@ -107,7 +107,12 @@ def dump(page: Path, state: str, profile: Path, wanted: str = 'data-ready="1"') 
     quiet += ["--disable-component-update", "--disable-sync", "--hide-scrollbars", "--window-size=1400,900"]
     command = [str(CHROMIUM), "--headless", "--no-sandbox", *quiet, f"--user-data-dir={profile}", "--dump-dom"]
     address = f"{page.as_uri()}#{state}"
-    for budget in (5_000, 20_000, 60_000):  # ms of the browser's own time, which runs ahead on a busy machine
+    for budget in (
+        5_000,
+        20_000,
+        100_000,
+        1_000_000,
+    ):  # ms of the browser's own time, which runs ahead on a busy machine
         command_now = [*command, f"--virtual-time-budget={budget}", address]
         dom = subprocess.run(command_now, capture_output=True, text=True, timeout=60, check=True).stdout
         if wanted in body_tag(dom):

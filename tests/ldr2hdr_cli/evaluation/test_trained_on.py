@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from ldr2hdr_cli.app import app
 from ldr2hdr_cli.evaluation.trained_on import CREDITS, credited, scene_of, warnings
 from ldr2hdr_cli.media.exr import write_exr
 from model import MaskedUNet, NetworkConfig, save_network
 from model.checkpoint import DEFAULT_WEIGHTS, SCENES_KEY
+from tests import cli
 
 
 def test_every_picture_of_the_card_is_known() -> None:
@@ -74,8 +73,8 @@ def test_the_run_the_verdict_and_the_page_say_so(tmp_path: Path) -> None:
         write_exr(tmp_path / "hdr" / f"{name}.exr", np.exp2(rng.uniform(-3, 3, (32, 40, 3))).astype(np.float32))
     arguments = ["--hdr", tmp_path / "hdr", "--weights", "default", "--method", "none", "--share", "8", "--no-mild"]
     more = ["--no-cvvdp", "--size", "32", "--views", "1", "--device", "cpu", "-o", tmp_path / "out"]
-    result = CliRunner().invoke(app, ["evaluate", *map(str, [*arguments, *more])], env={"COLUMNS": "200"})
-    assert result.exit_code == 0, result.output
+    result = cli.run("evaluate", *arguments, *more, env={"COLUMNS": "200"})
+    assert result.returncode == 0, result.stderr
     sentence = "ldr2hdr was trained or validated on 1 of these 2 scenes: pillars_2k"
     assert f"Warning: {sentence}" in " ".join(result.stderr.split())
     assert sentence in " ".join(result.stdout.split())
