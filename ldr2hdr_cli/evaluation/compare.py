@@ -28,6 +28,7 @@ from ldr2hdr_cli.evaluation.metrics import (
     WHITE,
     cvvdp_jod,
     hdrvdp,
+    hdrvdp2_quality,
     hdrvdp3_quality,
     pu21_piqe,
     pu21_psnr,
@@ -255,11 +256,13 @@ def _columns(case: Case, picture: np.ndarray, scoring: Scoring) -> dict[str, Any
     if scoring.cvvdp:
         with _CVVDP_LOCK:
             row["cvvdp_jod"] = cvvdp_jod(picture, case.truth, peak, white, scoring.device)
+    by_si_hdr = scoring.basic and scoring.si_hdr
+    if by_si_hdr:
+        row |= hdrvdp3_quality(picture, case.truth, peak, white, seen, scoring.device)
     if scoring.hdrvdp:
-        row |= hdrvdp(picture, case.truth, peak, white, seen, scoring.device)
-    if scoring.basic and scoring.si_hdr:
-        if not scoring.hdrvdp:
-            row |= hdrvdp3_quality(picture, case.truth, peak, white, seen, scoring.device)
+        versions = hdrvdp2_quality if scoring.si_hdr else hdrvdp  # that protocol always has version 3
+        row |= versions(picture, case.truth, peak, white, seen, scoring.device)
+    if by_si_hdr:
         row["pu21_piqe"] = pu21_piqe(picture, peak, white)
         row |= _after_crf(picture, case.truth, peak, white, seen, scoring.device)
     return row

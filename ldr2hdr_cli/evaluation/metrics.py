@@ -184,11 +184,23 @@ def hdrvdp(
     cd/m², clamped to `peak`; pixels_per_degree: None for a 24-inch 1080p screen seen from a metre. A whole-picture
     metric. NaN where a picture has one.
     """
+    display = peak, white, pixels_per_degree, device
+    return hdrvdp3_quality(prediction, truth, *display) | hdrvdp2_quality(prediction, truth, *display)
+
+
+def hdrvdp2_quality(
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    peak: float = PEAK,
+    white: float = WHITE,
+    pixels_per_degree: float | None = None,
+    device: str = "cpu",
+) -> dict[str, float]:
+    """Of `hdrvdp`, version 2.2 alone."""
     from ldr2hdr_cli.evaluation.hdrvdp import hdrvdp2
 
-    mine, wanted = (_on_screen(p, peak, white) for p in (prediction, truth))
-    quality = hdrvdp3_quality(prediction, truth, peak, white, pixels_per_degree, device)
-    return {**quality, "hdrvdp2_q": hdrvdp2(mine, wanted, pixels_per_degree, device)}
+    q = hdrvdp2(_on_screen(prediction, peak, white), _on_screen(truth, peak, white), pixels_per_degree, device)
+    return {"hdrvdp2_q": q}
 
 
 def hdrvdp3_quality(
