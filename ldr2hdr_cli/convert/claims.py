@@ -118,13 +118,13 @@ class Claims:
     def __enter__(self) -> "Claims":
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._place(self._mine)
-            self._began = self._mine.stat().st_mtime
+            self._place(self.sign)
+            self._began = self.sign.stat().st_mtime
             others = [other for path in self._folder.glob(_RUN + "*") if (other := self._other(path))]
         except (OSError, NotImplementedError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             with suppress(OSError):
-                self._mine.unlink()
+                self.sign.unlink()
             raise Ldr2hdrError(
                 f"{self.out} cannot be written ({reason}): make space, allow writing, or choose another -o."
             ) from None
@@ -132,7 +132,7 @@ class Claims:
         for holder, settings in others:
             is_me = (holder.home, holder.pid, holder.began) == (self.me.home, self.me.pid, self.me.began)
             if is_me or settings.digest() != self.settings.digest():  # waiting for itself, it would wait for ever
-                self._mine.unlink(missing_ok=True)
+                self.sign.unlink(missing_ok=True)
                 changed = self.settings.changed_from(settings.values)
                 how = "" if is_me else f", which converts with other settings ({changed or 'of another version'})"
                 raise Ldr2hdrError(f"{self.out} is in use by {holder.name}{how}: wait for it, or choose another -o.")
@@ -149,7 +149,7 @@ class Claims:
                     path.unlink()
             self._held.clear()
         with suppress(OSError):
-            self._mine.unlink()
+            self.sign.unlink()
             if not any(self._folder.glob(_RUN + "*")):
                 for place in self._folder.iterdir():  # nobody is at this job
                     shutil.rmtree(place, ignore_errors=True)
@@ -205,14 +205,9 @@ class Claims:
         with suppress(OSError):
             held[1].unlink()
 
-    @property
-    def sign(self) -> Path:
-        """A file that is there as long as this process is."""
-        return self._mine
-
     def is_alone(self) -> bool:
         """Whether no other process is at this job."""
-        return all(path == self._mine for path in self._folder.glob(_RUN + "*"))
+        return all(path == self.sign for path in self._folder.glob(_RUN + "*"))
 
     @property
     def _folder(self) -> Path:
@@ -223,7 +218,8 @@ class Claims:
         return self._folder / chunk.key[:2] / chunk.key
 
     @property
-    def _mine(self) -> Path:
+    def sign(self) -> Path:
+        """A file that is there as long as this process is."""
         return self._folder / (_RUN + self.me.token)
 
     def _try(self, chunk: Chunk, taken: Callable[[], None]) -> list[Chunk | FileEvent] | None:
@@ -348,7 +344,7 @@ class Claims:
 
     def _other(self, path: Path) -> tuple[Holder, Settings] | None:
         """Who runs beside this process, and its job; None for one that has died, whose sign is removed."""
-        if path == self._mine:
+        if path == self.sign:
             return None
         _, holder, settings = self._read(path)
         if holder is None:
@@ -369,7 +365,7 @@ class Claims:
         while not self._closed.wait(self.beat):
             self._beats += 1
             with self._lock:
-                paths = [self._mine, *(path for _, path in self._held.values())]
+                paths = [self.sign, *(path for _, path in self._held.values())]
             for path in paths:
                 if self._closed.is_set():
                     return
@@ -378,7 +374,7 @@ class Claims:
                         file.write(self._sign())
                         file.truncate()
                 except FileNotFoundError:
-                    if path == self._mine:  # whoever tidied up did not see it
+                    if path == self.sign:  # whoever tidied up did not see it
                         with suppress(OSError):
                             self._place(path)
                 except OSError:

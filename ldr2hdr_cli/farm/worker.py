@@ -23,9 +23,7 @@ from model.errors import Ldr2hdrError
 
 _LAG = 0.1  # seconds that events may wait for others
 _MOST = 256  # events that are sent together
-_SEEN_WITHIN = (
-    60.0  # seconds until a file that was just made must be seen from another machine; NFS keeps what it knows
-)
+_SEEN_WITHIN = 60.0  # seconds until another machine must see a file that was just made; NFS keeps what it knows
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ def test_the_sign_of_a_job_that_was_killed_does_not_lock_the_directory(tmp_path)
     gone = replace(Holder.me(), began=1.0)  # another process had this number
     (tmp_path / CLAIMS).mkdir()
     killed = Claims(tmp_path, JOB, me=gone)
-    killed._place(killed._mine)
+    killed._place(killed.sign)
     with Claims(tmp_path, ANOTHER):
         pass
 
